@@ -1,0 +1,196 @@
+"""Every setting and default, once, with its unit and its limits."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from .checks import CheckpointError, check_num_frames, check_video_size
+
+TEMPORAL_STRIDE = 4
+"""Pixel frames per latent frame, after the first."""
+SPATIAL_STRIDE = 8
+"""Pixels per latent pixel."""
+LATENT_CHANNELS = 16
+MAX_VIEWS = 40
+"""Most views a scene may have; the paper uses 20."""
+
+# Per-channel statistics of Wan2.1's VAE latents, published with its configuration: the
+# transformer reads (latent - mean) / std.
+LATENT_MEAN = (
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+)  # fmt: skip
+LATENT_STD = (
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewConfig:
+    """How a panorama is cut into views (section 4.1: 20 views, 18 degrees apart, 90 degrees wide)."""
+
+    num_views: int = 20
+    """Views, evenly spaced around the horizon; the first looks along the yaw offset."""
+    fov_degrees: float = 90.0
+    """Horizontal field of view of each view."""
+    width: int = 672
+    """Pixels."""
+    height: int = 384
+    """Pixels."""
+    yaw_offset_degrees: float = 0.0
+    """Where the first view looks; 0 is the panorama's centre, positive is to the right."""
+    pitch_degrees: float = 0.0
+    """How far every view looks above the horizon."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_views <= MAX_VIEWS:
+            raise ValueError(f"ViewConfig.num_views must be 1 to {MAX_VIEWS}; got {self.num_views}. The paper uses 20.")
+        if not 0 < self.fov_degrees < 180:
+            raise ValueError(
+                f"ViewConfig.fov_degrees must lie between 0 and 180; got {self.fov_degrees}. To see wider, use more views."
+            )
+        if not -90 <= self.pitch_degrees <= 90:
+            raise ValueError(f"ViewConfig.pitch_degrees must be -90 to 90; got {self.pitch_degrees}.")
+        check_video_size(self.width, self.height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How a shot is denoised (section 5.1: 50 steps)."""
+
+    steps: int = 50
+    guidance: float = 5.0
+    """Weight of the prompt; 1 switches the unguided branch off."""
+    shift: float = 8.0
+    """Timestep shift of the flow; larger spends more steps on noise. Wan's habit for 1.3B."""
+    solver: Literal["unipc", "euler"] = "unipc"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"SamplingConfig.steps must be at least 1; got {self.steps}.")
+        if self.guidance < 1:
+            raise ValueError(f"SamplingConfig.guidance must be at least 1 (no guidance); got {self.guidance}.")
+        if self.shift <= 0:
+            raise ValueError(f"SamplingConfig.shift must be positive; got {self.shift}.")
+        if self.solver not in ("unipc", "euler"):
+            raise ValueError(f"SamplingConfig.solver must be 'unipc' or 'euler'; got {self.solver!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WanConfig:
+    """Sizes of the transformer; the defaults are Wan2.1 T2V 1.3B."""
+
+    width: int = 1536
+    """Hidden width d."""
+    num_layers: int = 30
+    num_heads: int = 12
+    ffn_width: int = 8960
+    text_width: int = 4096
+    frequency_width: int = 256
+    """Channels of the sinusoidal timestep embedding."""
+    feature_width: int = 2048
+    """Channels of the scene encoder's tokens, read by `scene_embed`."""
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads or (self.width // self.num_heads) % 2:
+            raise ValueError(f"WanConfig.width {self.width} must divide into {self.num_heads} heads of an even width.")
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.num_heads
+
+
+ContextAttention = Literal["joint", "cached"]
+PositionScheme = Literal["sequential", "paired", "single"]
+ContextTimestep = Literal["zero", "shared"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CineSceneConfig:
+    """What a CineScene checkpoint was trained with: the JSON under its metadata key `cinescene`."""
+
+    format: int = 1
+    """Version of this record."""
+    context_attention: ContextAttention = "joint"
+    """Who attends to whom; `joint` is the paper: every token attends to every token."""
+    positions: PositionScheme = "sequential"
+    """Temporal slots of the context; see `context.temporal_positions`."""
+    context_timestep: ContextTimestep = "zero"
+    """Timestep that modulates context tokens: `zero` (they are clean) or the video's own."""
+    vggt_id: str = ""
+    """Fingerprint of the scene encoder; empty means any."""
+    vggt_width: int = 518
+    """Width of the pictures the scene encoder sees, in pixels."""
+    vggt_height: int = 294
+    """Height of the pictures the scene encoder sees, in pixels."""
+    num_views: int = 20
+    num_frames: int = 77
+    width: int = 672
+    """Video width in pixels."""
+    height: int = 384
+    """Video height in pixels."""
+    fps: float = 15.0
+    fov_degrees: float = 90.0
+    """Horizontal field of view of the video."""
+    num_heads: int = 12
+    """Attention heads; the one size a state dict does not show."""
+    base_model: str = "Wan2.1-T2V-1.3B"
+    training_commit: str = ""
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        choices: dict[str, tuple[object, ...]] = {
+            "format": (1,),
+            "context_attention": ("joint", "cached"),
+            "positions": ("sequential", "paired", "single"),
+            "context_timestep": ("zero", "shared"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise CheckpointError(
+                    f"Checkpoint metadata: field '{name}' is {getattr(self, name)!r}; this version knows {list(allowed)}. "
+                    "Update CineScene, or export the checkpoint again."
+                )
+        if self.context_attention == "cached" and self.context_timestep != "zero":
+            raise CheckpointError(
+                "Checkpoint metadata: fields 'context_attention' and 'context_timestep' contradict each other: "
+                "cached context needs timestep 'zero'."
+            )
+        try:
+            check_num_frames(self.num_frames)
+            check_video_size(self.width, self.height)
+        except ValueError as error:
+            raise CheckpointError(f"Checkpoint metadata: {error}") from error
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read the record.
+
+        Raises:
+            CheckpointError: not JSON, an unknown field, or a value of the wrong type; the
+                message names the field.
+        """
+        try:
+            record: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"Checkpoint metadata: key 'cinescene' is not JSON ({error}).") from error
+        if not isinstance(record, dict):
+            raise CheckpointError("Checkpoint metadata: key 'cinescene' must hold a JSON object.")
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for name, value in record.items():
+            if name not in fields:
+                raise CheckpointError(
+                    f"Checkpoint metadata: unknown field '{name}'. Update CineScene, or export the checkpoint again."
+                )
+            wanted = type(fields[name].default)
+            numeric = wanted is float and type(value) is int
+            if type(value) is not wanted and not numeric:
+                raise CheckpointError(f"Checkpoint metadata: field '{name}' must be {wanted.__name__}; got {value!r}.")
+        return cls(**record)
