@@ -1,0 +1,38 @@
+# make demo    set up, film the bundled place, write out/demo.mp4
+# make test    set up, run the tests (host tests run when COMFYUI_PATH and COMFYUI_PYTHON are set)
+# make check   formatting, lint, types
+# make lint    the same without setting up
+# make bench   every benchmark; results go to benchmarks/results
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test check lint bench clean
+
+demo: $(VENV)/.ready
+	$(BIN)/cinescene demo --out out/demo.mp4
+
+test: $(VENV)/.ready
+	$(BIN)/pytest
+
+check: $(VENV)/.ready lint
+
+lint:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+# torch goes in first and alone: a plain requirement would bring the newest build with CUDA.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==2.13.0 -c constraints.txt
+	$(BIN)/pip install --quiet -e '.[cli,dev]' -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) out
