@@ -42,10 +42,11 @@ def rotation_from_angles(yaw: Tensor | float, pitch: Tensor | float = 0.0, roll:
 
 
 def pose_from(rotation: Tensor, centre: Tensor) -> Tensor:
-    """Join [..., 3, 3] rotations and [..., 3] centres to [..., 4, 4] float64 poses."""
+    """Join [..., 3, 3] rotations and [..., 3] centres, broadcast, to [..., 4, 4] float64 poses."""
     check_shape("rotation", rotation, "... 3 3")
     check_shape("centre", centre, "... 3")
-    pose = torch.eye(4, dtype=torch.float64).repeat(*rotation.shape[:-2], 1, 1)
+    leading = torch.broadcast_shapes(rotation.shape[:-2], centre.shape[:-1])
+    pose = torch.eye(4, dtype=torch.float64, device=rotation.device).repeat(*leading, 1, 1)
     pose[..., :3, :3] = rotation
     pose[..., :3, 3] = centre
     return pose
@@ -90,7 +91,8 @@ def check_poses(name: str, poses: Tensor) -> None:
     for fault, text in (
         (
             bottom > ORTHONORMAL_TOLERANCE,
-            "the bottom row is not 0 0 0 1; is the matrix transposed? Camera-to-world poses keep the centre in the last column",
+            "the bottom row is not 0 0 0 1; is the matrix transposed? "
+            "Camera-to-world poses keep the centre in the last column",
         ),
         (
             skew > ORTHONORMAL_TOLERANCE,
@@ -98,7 +100,8 @@ def check_poses(name: str, poses: Tensor) -> None:
         ),
         (
             determinant < 0,
-            "the determinant is -1 (left-handed axes, as Unreal writes them); convert to OpenCV axes: x right, y down, z forward",
+            "the determinant is -1 (left-handed axes, as Unreal writes them); "
+            "convert to OpenCV axes: x right, y down, z forward",
         ),
     ):
         if fault.any():

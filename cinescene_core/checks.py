@@ -3,6 +3,10 @@
 Every message says what came, what is needed and what to do next.
 """
 
+import difflib
+import math
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -21,6 +25,10 @@ class CheckpointError(ValueError):
 
 class FileFormatError(ValueError):
     """A scene or trajectory file cannot be read."""
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The user stopped the work between two steps. Not a ValueError: nothing was wrong."""
 
 
 class CineSceneWarning(UserWarning):
@@ -72,6 +80,29 @@ def check_finite(name: str, tensor: Tensor) -> None:
         )
 
 
+def check_positive(name: str, value: float) -> None:
+    """Require a finite number above zero.
+
+    Raises:
+        ValueError: zero, negative, NaN or infinite.
+    """
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive number; got {value}.")
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Require `value` to be one of `choices`.
+
+    Raises:
+        ValueError: it is not; the message lists the choices and the one that is spelt most alike.
+    """
+    known = list(choices)
+    if value not in known:
+        near = difflib.get_close_matches(str(value).lower(), known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ValueError(f"{name} must be one of {', '.join(known)}; got '{value}'.{hint}")
+
+
 def check_num_frames(num_frames: int, stride: int = 4) -> None:
     """Require a frame count of the form 4n + 1, which the causal video VAE needs.
 
@@ -95,6 +126,6 @@ def check_video_size(width: int, height: int, multiple: int = 16) -> None:
     if width < multiple or height < multiple or width % multiple or height % multiple:
         near_width, near_height = (max(multiple, round(side / multiple) * multiple) for side in (width, height))
         raise ValueError(
-            f"width and height must be multiples of {multiple} (8 by the VAE, 2 by the patches); got {width} x {height}. "
-            f"Use {near_width} x {near_height}."
+            f"width and height must be multiples of {multiple} (8 by the VAE, 2 by the patches); "
+            f"got {width} x {height}. Use {near_width} x {near_height}."
         )

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from .checks import CheckpointError, check_num_frames, check_video_size
+from .checks import CheckpointError, check_num_frames, check_positive, check_video_size
 
 TEMPORAL_STRIDE = 4
 """Pixel frames per latent frame, after the first."""
@@ -49,10 +50,13 @@ class ViewConfig:
             raise ValueError(f"ViewConfig.num_views must be 1 to {MAX_VIEWS}; got {self.num_views}. The paper uses 20.")
         if not 0 < self.fov_degrees < 180:
             raise ValueError(
-                f"ViewConfig.fov_degrees must lie between 0 and 180; got {self.fov_degrees}. To see wider, use more views."
+                f"ViewConfig.fov_degrees must lie between 0 and 180; got {self.fov_degrees}. "
+                "To see wider, use more views."
             )
         if not -90 <= self.pitch_degrees <= 90:
             raise ValueError(f"ViewConfig.pitch_degrees must be -90 to 90; got {self.pitch_degrees}.")
+        if not math.isfinite(self.yaw_offset_degrees):
+            raise ValueError(f"ViewConfig.yaw_offset_degrees must be a finite number; got {self.yaw_offset_degrees}.")
         check_video_size(self.width, self.height)
 
 
@@ -71,10 +75,9 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"SamplingConfig.steps must be at least 1; got {self.steps}.")
-        if self.guidance < 1:
+        if not 1 <= self.guidance < math.inf:
             raise ValueError(f"SamplingConfig.guidance must be at least 1 (no guidance); got {self.guidance}.")
-        if self.shift <= 0:
-            raise ValueError(f"SamplingConfig.shift must be positive; got {self.shift}.")
+        check_positive("SamplingConfig.shift", self.shift)
         if self.solver not in ("unipc", "euler"):
             raise ValueError(f"SamplingConfig.solver must be 'unipc' or 'euler'; got {self.solver!r}.")
 
@@ -96,6 +99,8 @@ class WanConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_positive(f"WanConfig.{field.name}", getattr(self, field.name))
         if self.width % self.num_heads or (self.width // self.num_heads) % 2:
             raise ValueError(f"WanConfig.width {self.width} must divide into {self.num_heads} heads of an even width.")
 
@@ -138,6 +143,8 @@ class CineSceneConfig:
     """Horizontal field of view of the video."""
     num_heads: int = 12
     """Attention heads; the one size a state dict does not show."""
+    scene_trained: bool = True
+    """False for weights that were never trained to read a scene (base files, fresh initialisations)."""
     base_model: str = "Wan2.1-T2V-1.3B"
     training_commit: str = ""
     licence: str = ""
@@ -152,8 +159,8 @@ class CineSceneConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise CheckpointError(
-                    f"Checkpoint metadata: field '{name}' is {getattr(self, name)!r}; this version knows {list(allowed)}. "
-                    "Update CineScene, or export the checkpoint again."
+                    f"Checkpoint metadata: field '{name}' is {getattr(self, name)!r}; "
+                    f"this version knows {list(allowed)}. Update CineScene, or export the checkpoint again."
                 )
         if self.context_attention == "cached" and self.context_timestep != "zero":
             raise CheckpointError(
@@ -163,8 +170,16 @@ class CineSceneConfig:
         try:
             check_num_frames(self.num_frames)
             check_video_size(self.width, self.height)
+            for name in ("fps", "num_heads", "vggt_width", "vggt_height"):
+                check_positive(name, getattr(self, name))
         except ValueError as error:
             raise CheckpointError(f"Checkpoint metadata: {error}") from error
+        for name, fits, needed in (
+            ("fov_degrees", 0 < self.fov_degrees < 180, "must lie between 0 and 180"),
+            ("num_views", 1 <= self.num_views <= MAX_VIEWS, f"must be 1 to {MAX_VIEWS}"),
+        ):
+            if not fits:
+                raise CheckpointError(f"Checkpoint metadata: {name} {needed}; got {getattr(self, name)}.")
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -179,7 +194,7 @@ class CineSceneConfig:
         """
         try:
             record: Any = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"Checkpoint metadata: key 'cinescene' is not JSON ({error}).") from error
         if not isinstance(record, dict):
             raise CheckpointError("Checkpoint metadata: key 'cinescene' must hold a JSON object.")

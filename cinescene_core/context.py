@@ -93,11 +93,17 @@ def build_context(
 
 
 def check_scene(scene: Scene, config: CineSceneConfig) -> None:
-    """Require that a scene was encoded as the checkpoint was trained.
+    """Require that a scene was encoded as the checkpoint was trained, and that this version can read it so.
 
     Raises:
-        CheckpointError: another scene encoder or another input size; the message names both.
+        CheckpointError: another scene encoder, another input size, or a context mode that is not
+            built yet; the message names what differs.
     """
+    if config.context_attention != "joint":
+        raise CheckpointError(
+            f"The checkpoint was trained with '{config.context_attention}' context attention; "
+            "this version of CineScene samples 'joint' only. Update CineScene."
+        )
     made = scene.provenance
     if config.vggt_id and made.vggt_id != config.vggt_id:
         raise CheckpointError(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .cameras import check_poses, relative_poses
-from .checks import ShapeError, check_finite, check_shape
+from .checks import ShapeError, check_finite, check_positive, check_shape
 from .config import MAX_VIEWS, TEMPORAL_STRIDE
 
 
@@ -33,6 +33,8 @@ class Views:
             check_poses("Views.world_from_camera", self.world_from_camera)
             if len(self.world_from_camera) != sizes["v"]:
                 raise ShapeError(f"Views has {sizes['v']} images but {len(self.world_from_camera)} poses.")
+        if self.fov_degrees is not None and not 0 < self.fov_degrees < 180:
+            raise ValueError(f"Views.fov_degrees must lie between 0 and 180; got {self.fov_degrees}.")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -124,8 +126,7 @@ class Trajectory:
         if not ((fov > 0) & (fov < 180)).all():
             raise ValueError(f"Trajectory.fov_degrees must lie between 0 and 180; got {fov.min():g} to {fov.max():g}.")
         for name in ("fps", "subject_distance"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"Trajectory.{name} must be a positive number; got {getattr(self, name)}.")
+            check_positive(f"Trajectory.{name}", getattr(self, name))
         object.__setattr__(self, "world_from_camera", poses.to(torch.float64))
         object.__setattr__(self, "fov_degrees", fov)
 
@@ -207,5 +208,5 @@ def content_digest(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

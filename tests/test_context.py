@@ -108,3 +108,8 @@ def test_a_scene_of_another_size_is_refused(scene):
     other = dataclasses.replace(scene, provenance=SceneProvenance(vggt_id="abc", vggt_size=(504, 280)))
     with pytest.raises(CheckpointError, match="at 504 x 280 pixels, but the checkpoint was trained at 518 x 294"):
         build_context(other, 20, CineSceneConfig())
+
+
+def test_a_context_mode_that_is_not_built_yet_is_refused(scene):
+    with pytest.raises(CheckpointError, match=r"trained with 'cached' context attention.*samples 'joint' only"):
+        build_context(scene, 20, CineSceneConfig(context_attention="cached"))
