@@ -52,9 +52,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         with _explained(target, *_DISK_FULL, *_NOT_WRITABLE):
             temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode
         with _explained(target, *_DISK_FULL):
             yield temporary
         with _explained(target, *_DISK_FULL, *_NOT_WRITABLE):
+            temporary.chmod(mode)  # some writers replace the file by a private one
             os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -105,3 +105,13 @@ def test_the_file_has_the_mode_of_any_new_file(tmp_path):
     (tmp_path / "plain").touch()
     write_nothing(tmp_path / "ours")
     assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_a_writer_that_makes_its_own_private_file_does_not_make_ours_private(tmp_path):
+    target = tmp_path / "scene.safetensors"
+    with atomic_write(target) as temporary:
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    usual = tmp_path / "usual"
+    usual.touch()
+    assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
