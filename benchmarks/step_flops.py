@@ -53,8 +53,9 @@ def main() -> None:
         print(rows[-1])
     text = f"""# FLOPs of one denoising step
 
-{datetime.date.today()}, torch {torch.__version__}, Python {platform.python_version()}; counted on the meta device, so no
-machine is involved. {SHOT.num_frames} frames of {SHOT.width} x {SHOT.height}, {SHOT.num_views} views, projector folded.
+{datetime.date.today()}, torch {torch.__version__}, Python {platform.python_version()}; counted on the meta device,
+so no machine is involved; projector folded.
+{SHOT.num_frames} frames of {SHOT.width} x {SHOT.height}, {SHOT.num_views} views.
 
 | model | plain text-to-video, TFLOP | joint context, TFLOP | ratio |
 |---|---|---|---|

@@ -1,0 +1,53 @@
+"""CineScene films a place: a panorama, a prompt and a camera path in; a video out.
+
+    panorama -> views -> scene -> context -> sampler -> latents -> video
+
+`generate` is that line as one function; every stage is a function of its own below.
+"""
+
+__version__ = "0.1.0"
+
+from .animatic import render_animatic
+from .config import CineSceneConfig, SamplingConfig, ViewConfig, WanConfig
+from .context import build_context, shuffled_order
+from .panorama import load_panorama
+from .pipeline import Models, Shot, generate, load_models, load_nano
+from .sampler import sample_latents
+from .scene import encode_scene, load_scene, save_scene
+from .trajectory import PRESETS, load_trajectory, preset_trajectory, save_trajectory
+from .types import Context, Scene, SceneTokens, Trajectory, Views
+from .video import decode_video, save_video
+from .views import slice_panorama, views_from_images
+
+__all__ = [
+    "PRESETS",
+    "CineSceneConfig",
+    "Context",
+    "Models",
+    "SamplingConfig",
+    "Scene",
+    "SceneTokens",
+    "Shot",
+    "Trajectory",
+    "ViewConfig",
+    "Views",
+    "WanConfig",
+    "build_context",
+    "decode_video",
+    "encode_scene",
+    "generate",
+    "load_models",
+    "load_nano",
+    "load_panorama",
+    "load_scene",
+    "load_trajectory",
+    "preset_trajectory",
+    "render_animatic",
+    "sample_latents",
+    "save_scene",
+    "save_trajectory",
+    "save_video",
+    "shuffled_order",
+    "slice_panorama",
+    "views_from_images",
+]

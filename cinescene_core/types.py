@@ -1,6 +1,7 @@
 """The values that travel between the stages. Frozen, documented per field, checked when made."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,7 +73,7 @@ class SceneProvenance:
     """Where a scene came from; what a checkpoint compares before it accepts the scene."""
 
     vggt_id: str
-    """Fingerprint of the scene encoder's weights (`weights.vggt_fingerprint`)."""
+    """Fingerprint of the scene encoder's weights (`models.vggt.vggt_fingerprint`)."""
     vggt_size: tuple[int, int]
     """(width, height) of the pictures the scene encoder saw, in pixels."""
     source: str = ""
@@ -190,8 +191,16 @@ class SceneEncoder(Protocol):
     width: int
     """Channels of a token."""
 
-    def encode(self, images: Tensor) -> SceneTokens:
-        """[b, s, 3, h, w] in 0..1 to tokens; view 0 of each scene is the reference view."""
+    @property
+    def fingerprint(self) -> str:
+        """What tells these weights from others; `SceneProvenance.vggt_id` of the scenes they make."""
+        ...
+
+    def encode(self, images: Tensor, on_block: Callable[[int, int], None] | None = None) -> SceneTokens:
+        """[b, s, 3, h, w] in 0..1 to tokens; view 0 of each scene is the reference view.
+
+        `on_block` is told (done, total) as the work goes on; whatever it raises ends it.
+        """
         ...
 
 

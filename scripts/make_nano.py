@@ -62,6 +62,7 @@ def initialise(module: nn.Module) -> None:
 
 
 def as_bfloat16(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor as the file stores it."""
     return {name: value.detach().to(torch.bfloat16).contiguous() for name, value in state_dict.items()}
 
 

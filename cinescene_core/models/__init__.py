@@ -1,0 +1,1 @@
+"""The networks. They know shapes and weights, no stage and no host."""

@@ -117,7 +117,8 @@ class WanBlock(nn.Module):
         Returns:
             [b, n, d].
         """
-        table = self.modulation.to(tokens.device) + torch.stack([s.modulation for s in segments], dim=1).float()
+        modulation = torch.stack([s.modulation for s in segments], dim=1).float()
+        table = self.modulation.to(tokens.device, torch.float32) + modulation  # fp8 does not promote by itself
         lengths = [segment.length for segment in segments]
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.unbind(2)  # each [b, segments, d]
 

@@ -7,6 +7,7 @@ Each part stands under its own prefix, so the loaders of full-size files read it
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
@@ -18,6 +19,11 @@ from .files import load_tensors, read_header
 
 BUNDLE_PARTS = {"transformer": "cinescene", "vae": "vae", "vggt": "vggt", "text": "text"}
 """Part to the metadata key of its JSON record; a part's tensors are named `<part>.<name>`."""
+
+
+def nano_path() -> Path:
+    """The embedded checkpoint: every network of a shot in one small file."""
+    return Path(__file__).parents[1] / "assets" / "nano.safetensors"
 
 
 def save_bundle(

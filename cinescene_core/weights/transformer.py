@@ -1,5 +1,7 @@
 """The transformer's checkpoints in and out: base Wan2.1, ReCamMaster and CineScene files."""
 
+import dataclasses
+import json
 import os
 import re
 import warnings
@@ -75,21 +77,44 @@ def load_transformer(
     kind = require(header, TRANSFORMER_KINDS, "CineScene's transformer")
     header = without_scales(original_names(header))
     config = scene_config_from(header, kind)
-    model = _empty_model(header, operations)
-    missing = _check_tensors(header, model, kind)
     dtype = main_dtype(header) if dtype is None else dtype
-
-    if missing:
-        fresh = {name: torch.empty(shape, dtype=dtype) for name, shape in missing.items()}
-        model.load_state_dict(fresh, assign=True, strict=False)
-        start_conditioning(model)
+    fresh = fresh_layers(header, kind, dtype)
+    model = _empty_model(header, operations)
+    model.load_state_dict(fresh, assign=True, strict=False)
     tensors = load_tensors(path, prefix=prefix)
     if has_diffusers_names(tensors):
         tensors = {to_original(name): tensors.pop(name) for name in list(tensors)}
-    model.load_state_dict(dequantise(tensors, dtype), assign=True, strict=not missing)
-    if kind in _UNTRAINED:
-        warnings.warn(f"{header.path.name} is {_UNTRAINED[kind]}.", CineSceneWarning, stacklevel=2)
+    model.load_state_dict(dequantise(tensors, dtype), assign=True, strict=not fresh)
+    warn_if_untrained(header, kind)
     return model.to(device).eval(), config
+
+
+def fresh_layers(header: Header, kind: FileKind, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Compare a file with the transformer; give the layers that a base file lacks their initial values.
+
+    Args:
+        header: of a file in `TRANSFORMER_KINDS`, with `original_names` and without scales.
+        kind: what it is.
+        dtype: type of the new values.
+
+    Returns:
+        The new layers by name; empty for a CineScene checkpoint.
+
+    Raises:
+        CheckpointError: names or shapes differ otherwise.
+    """
+    model = _empty_model(header)
+    missing = _check_tensors(header, model, kind)
+    empty = {name: torch.empty(shape, dtype=dtype) for name, shape in missing.items()}
+    model.load_state_dict(empty, assign=True, strict=False)
+    start_conditioning(model)
+    return {name: model.get_parameter(name).detach() for name in missing}
+
+
+def warn_if_untrained(header: Header, kind: FileKind) -> None:
+    """Warn (`CineSceneWarning`) what a base file will not do."""
+    if kind in _UNTRAINED:
+        warnings.warn(f"{header.path.name} is {_UNTRAINED[kind]}.", CineSceneWarning, stacklevel=3)
 
 
 def wan_config_from(header: Header) -> WanConfig:
@@ -155,7 +180,8 @@ def save_transformer(
     Args:
         path: the file to write.
         state_dict: of a `CineSceneTransformer`; `fold_projector` it first for export.
-        config: what it was trained with; stored under the metadata key `cinescene`.
+        config: what it was trained with; stored under the metadata key `cinescene`, and under
+            `config` as ComfyUI's own loader passes it on.
         dtype: type of the stored values; None keeps each as it is.
 
     Raises:
@@ -164,10 +190,15 @@ def save_transformer(
     """
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in state_dict.items()}
     infos = {name: TensorInfo("F32", tuple(value.shape)) for name, value in tensors.items()}
-    header = Header(Path(path), {"cinescene": config.to_json()}, infos)
+    header = Header(Path(path), {"cinescene": config.to_json(), "config": comfyui_metadata(config)}, infos)
     _check_tensors(header, _empty_model(header), FileKind.CINESCENE)
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata=dict(header.metadata))
+
+
+def comfyui_metadata(config: CineSceneConfig) -> str:
+    """What stands under the metadata key `config`, which ComfyUI's own loader hands to the model it makes."""
+    return json.dumps({"transformer": {"cinescene": dataclasses.asdict(config)}}, sort_keys=True)
 
 
 def fold_projector(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,32 @@
+"""The `cinescene` command: the stages one by one, and the whole path in one go."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from ..checks import CineSceneWarning, Interrupted
+from .parser import build_parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status: 0, or 2 with one sentence on standard error."""
+    options = build_parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CineSceneWarning)
+        warnings.showwarning = print_warning
+        try:
+            options.run(options)
+        except (ValueError, OSError, ImportError) as error:
+            print(f"cinescene: {error}", file=sys.stderr)
+            return 2
+        except (KeyboardInterrupt, Interrupted):
+            print("cinescene: interrupted; nothing was written.", file=sys.stderr)
+            return 130
+    return 0
+
+
+def print_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """One line per warning of ours; the libraries' own are not the user's business."""
+    if issubclass(category, CineSceneWarning):
+        print(f"cinescene: note: {message}", file=sys.stderr)

@@ -1,0 +1,118 @@
+"""Commands and options. Defaults come from the configs; the work is in `commands`."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..config import CineSceneConfig, SamplingConfig, ViewConfig
+from ..trajectory import EASINGS, PRESETS
+from . import commands
+from .doctor import run_doctor
+
+SAMPLING = SamplingConfig()
+SHOT = CineSceneConfig()
+VIEWS = ViewConfig()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    parser = argparse.ArgumentParser(prog="cinescene", description="Films a place.")
+    added = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], help: str) -> argparse.ArgumentParser:
+        one = added.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+        one.set_defaults(run=run)
+        return one
+
+    demo = command("demo", commands.run_demo, "film the bundled place with the embedded model, beside its animatic")
+    demo.add_argument("--out", type=Path, default=Path("demo.mp4"), help="video file to write (default %(default)s)")
+
+    film = command("generate", commands.run_generate, "film a place: picture, prompt and camera path in, video out")
+    add_place(film, scene=True)
+    film.add_argument("--prompt", required=True, help="what moves in the place, in words")
+    film.add_argument("--negative", default="", help="what to keep out, in words")
+    add_trajectory(film)
+    add_models(film)
+    add_sampling(film)
+    film.add_argument("--save-scene", type=Path, help="also keep the encoded place, for further shots")
+    film.add_argument("--out", type=Path, required=True, help="video file to write")
+
+    views = command("views", commands.run_views, "cut a panorama into views")
+    add_place(views)
+    add_view_options(views)
+    views.add_argument("--out", type=Path, required=True, help="folder for view_00.png ... and contact_sheet.png")
+
+    path = command("trajectory", commands.run_trajectory, "make a camera path, or convert one")
+    add_trajectory(path)
+    path.add_argument("--out", type=Path, required=True, help="file to write: .json, or .npy for the poses alone")
+
+    animatic = command("animatic", commands.run_animatic, "preview a camera path on a panorama, before any sampling")
+    animatic.add_argument("--panorama", type=Path, required=True, help="equirectangular picture, 2:1")
+    add_trajectory(animatic)
+    animatic.add_argument("--width", type=int, default=SHOT.width, help="pixels (default %(default)s)")
+    animatic.add_argument("--height", type=int, default=SHOT.height, help="pixels (default %(default)s)")
+    animatic.add_argument("--out", type=Path, required=True, help="video file to write")
+
+    encode = command("encode", commands.run_encode, "encode a place once, for many shots")
+    add_place(encode)
+    add_models(encode)
+    encode.add_argument("--out", type=Path, required=True, help="scene file to write (.safetensors)")
+
+    doctor = command("doctor", run_doctor, "versions, devices, and which model files are recognised")
+    doctor.add_argument("files", nargs="*", type=Path, help="model files, or folders of them, to examine")
+
+    convert = command("convert-vggt", commands.run_convert_vggt, "write the part of VGGT that is needed, in bf16")
+    convert.add_argument("source", type=Path, help="official model.safetensors or model.pt")
+    convert.add_argument("target", type=Path, help="file to write (.safetensors)")
+    convert.add_argument("--licence", default="unknown", help="licence of the source, kept in the file")
+    return parser
+
+
+def add_place(parser: argparse.ArgumentParser, *, scene: bool = False) -> None:
+    """Where the place comes from: exactly one of these."""
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--panorama", type=Path, help="equirectangular picture, 2:1")
+    place.add_argument("--photos", type=Path, nargs="+", help="photos of one place; the first is the start view")
+    if scene:
+        place.add_argument("--scene", type=Path, help="a place encoded before, by 'cinescene encode'")
+
+
+def add_view_options(parser: argparse.ArgumentParser) -> None:
+    """How the panorama is cut."""
+    parser.add_argument("--num-views", type=int, default=VIEWS.num_views, help="default %(default)s")
+    parser.add_argument("--fov", type=float, default=VIEWS.fov_degrees, help="degrees across (default %(default)s)")
+    parser.add_argument("--width", type=int, default=VIEWS.width, help="pixels (default %(default)s)")
+    parser.add_argument("--height", type=int, default=VIEWS.height, help="pixels (default %(default)s)")
+    parser.add_argument("--yaw", type=float, default=0.0, help="degrees right of the panorama's centre")
+    parser.add_argument("--pitch", type=float, default=0.0, help="degrees above the horizon")
+
+
+def add_trajectory(parser: argparse.ArgumentParser) -> None:
+    """The camera path: a preset with its settings, or a file."""
+    parser.add_argument("--trajectory", required=True, help=f"a .json or .npy file, or one of: {', '.join(PRESETS)}")
+    parser.add_argument("--amount", type=float, help="degrees for turns and arcs, metres for moves")
+    parser.add_argument("--easing", choices=list(EASINGS), help="speed over time (default linear)")
+    parser.add_argument("--frames", type=int, help="frames, 4n + 1 (default: as the model was trained)")
+    parser.add_argument("--fps", type=float, help="frames per second (default: as the model was trained)")
+    parser.add_argument("--lens", type=float, help="horizontal field of view in degrees (default: as trained)")
+    parser.add_argument("--subject-distance", type=float, help="metres from the first camera to the subject")
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """The embedded model, or three local files."""
+    parser.add_argument("--model", type=Path, help="CineScene checkpoint; without it the embedded nano model films")
+    parser.add_argument("--vggt", type=Path, help="VGGT file, with --model")
+    parser.add_argument("--wan", type=Path, help="folder with Wan2.1's vae, text_encoder and tokenizer, with --model")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default %(default)s")
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How the shot is denoised."""
+    parser.add_argument("--steps", type=int, default=SAMPLING.steps, help="default %(default)s")
+    parser.add_argument("--guidance", type=float, default=SAMPLING.guidance, help="default %(default)s; 1 is none")
+    parser.add_argument("--shift", type=float, default=SAMPLING.shift, help="timestep shift (default %(default)s)")
+    parser.add_argument("--solver", choices=("unipc", "euler"), default=SAMPLING.solver, help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=SAMPLING.seed, help="default %(default)s")
+    parser.add_argument("--shuffle", type=int, metavar="SEED", help="shuffle the views behind the first")
