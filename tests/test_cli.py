@@ -111,8 +111,8 @@ def test_the_demo_needs_nothing(tmp_path, capsys):
     assert film("demo", "--out", out) == 0
     frames, width, height, _ = video_facts(out)
     assert frames == 17
-    assert width > 2 * 160
-    assert height == 96
+    assert width > 2 * 640
+    assert height == 384
     assert "untrained" in capsys.readouterr().out
 
 

@@ -22,6 +22,8 @@ from ..weights.vggt import convert_vggt
 from .report import StageBars, print_report
 
 DEMO_PROMPT = "a red robot walks to the right"
+DEMO_SCALE = 4
+"""The embedded model's pictures are small; the demo shows them this many times larger."""
 
 
 def run_demo(options: argparse.Namespace) -> None:
@@ -33,11 +35,13 @@ def run_demo(options: argparse.Namespace) -> None:
     trajectory = preset_trajectory(
         "pan_right", num_frames=config.num_frames, fps=config.fps, fov_degrees=config.fov_degrees
     )
-    animatic = render_animatic(panorama, trajectory, config.width, config.height)
+    animatic = render_animatic(panorama, trajectory, DEMO_SCALE * config.width, DEMO_SCALE * config.height)
     with StageBars() as bars:
         shot = generate(models, panorama, DEMO_PROMPT, trajectory, on_progress=bars)
-    save_video(side_by_side(animatic, shot.frames), options.out, trajectory.fps)
-    print(f"Left: the animatic, what the camera sees. Right: '{DEMO_PROMPT}', by the embedded model.")
+    enlarged = shot.frames.repeat_interleave(DEMO_SCALE, 1).repeat_interleave(DEMO_SCALE, 2)
+    save_video(side_by_side(animatic, enlarged), options.out, trajectory.fps)
+    print("Left: the animatic, what the camera sees of the panorama.")
+    print(f"Right: '{DEMO_PROMPT}', by the embedded model, enlarged {DEMO_SCALE} times.")
     print_report(config, shot, options.out)
 
 
