@@ -95,6 +95,7 @@ def load_models(
     vggt: str | os.PathLike[str],
     wan: str | os.PathLike[str],
     dtype: torch.dtype = torch.bfloat16,
+    on_progress: OnProgress | None = None,
 ) -> Models:
     """Load full-size networks from local files; nothing is downloaded.
 
@@ -103,18 +104,21 @@ def load_models(
         vggt: `facebook/VGGT-1B` or its conversion by `cinescene convert-vggt`.
         wan: a folder with Wan2.1's `vae/`, `text_encoder/` and `tokenizer/`, as diffusers lays it out.
         dtype: precision of the networks; the VAE stays in float32.
+        on_progress: told ("load", networks done, 4).
 
     Raises:
         CheckpointError: a file is another model, damaged or missing.
     """
+    tell = on_progress or (lambda stage, done, total: None)
     network, config = load_transformer(transformer, dtype=dtype)
-    return Models(
-        transformer=network,
-        config=config,
-        vae=load_autoencoder(Path(wan) / "vae", dtype=torch.float32),
-        vggt=load_vggt(vggt, dtype=dtype),
-        text=UMT5Encoder.from_folder(wan, dtype=dtype),
-    )
+    tell("load", 1, 4)
+    scene_encoder = load_vggt(vggt, dtype=dtype)
+    tell("load", 2, 4)
+    autoencoder = load_autoencoder(Path(wan) / "vae", dtype=torch.float32)
+    tell("load", 3, 4)
+    text = UMT5Encoder.from_folder(wan, dtype=dtype)
+    tell("load", 4, 4)
+    return Models(network, config, autoencoder, scene_encoder, text)
 
 
 @torch.inference_mode()
@@ -163,7 +167,9 @@ def generate(
         text, negative = models.text.encode(prompt), models.text.encode(negative_prompt)
     if isinstance(place, Tensor):
         with meter.stage("views"):
-            place = slice_panorama(place, view_config or models.view_config())
+            place = slice_panorama(
+                place, view_config or models.view_config(), on_view=lambda done, total: tell("views", done, total)
+            )
     if isinstance(place, Views):
         with meter.stage("scene"), on_device(models.vggt, device), on_device(models.vae, device):
             config = models.config
@@ -189,7 +195,9 @@ def generate(
             should_stop=should_stop,
         )
     with meter.stage("video"), on_device(models.vae, device):
+        tell("video", 0, 1)  # the decoder is one call: the bar shows that it runs
         frames = decode_video(latents, models.vae)
+        tell("video", 1, 1)
     return Shot(frames, trajectory.fps, latents.cpu(), place, tuple(meter.costs))
 
 

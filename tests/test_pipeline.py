@@ -102,7 +102,7 @@ def test_shuffling_is_asked_for_by_seed(models, trajectory, shot):
 def test_progress_is_told_and_can_stop_the_work(models, trajectory, shot):
     told = []
     generate(models, shot.scene, PROMPT, trajectory, sampling=SAMPLING, on_progress=lambda *step: told.append(step))
-    assert told[-2:] == [("sampling", 1, 2), ("sampling", 2, 2)]
+    assert told == [("sampling", 1, 2), ("sampling", 2, 2), ("video", 0, 1), ("video", 1, 1)]
     with pytest.raises(Interrupted):
         generate(models, shot.scene, PROMPT, trajectory, sampling=SAMPLING, should_stop=lambda: True)
 

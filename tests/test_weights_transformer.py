@@ -162,6 +162,13 @@ def test_a_cinescene_file_comes_back_as_it_was_saved(tmp_path, projector):
     assert_holds(loaded, model.state_dict())
 
 
+def test_the_record_also_stands_where_comfyui_reads_it(tmp_path):
+    save_transformer(tmp_path / "c.safetensors", filled_model(TWO_HEADS).state_dict(), TWO_HEADS_RECORD)
+    metadata = read_header(tmp_path / "c.safetensors").metadata
+    handed_on = json.loads(metadata["config"])["transformer"]["cinescene"]
+    assert CineSceneConfig.from_json(json.dumps(handed_on)) == TWO_HEADS_RECORD
+
+
 def test_saving_can_change_the_type(tmp_path):
     model = filled_model(TWO_HEADS)
     save_transformer(tmp_path / "c.safetensors", model.state_dict(), TWO_HEADS_RECORD, dtype=torch.bfloat16)

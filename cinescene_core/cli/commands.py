@@ -86,7 +86,8 @@ def run_views(options: argparse.Namespace) -> None:
         yaw_offset_degrees=options.yaw,
         pitch_degrees=options.pitch,
     )
-    views = as_views(read_place(options, config), config)
+    with StageBars() as bars:
+        views = as_views(read_place(options, config), config, bars)
     options.out.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(views.images):
         save_image(image, options.out / f"view_{number:02d}.png")
@@ -126,13 +127,13 @@ def run_encode(options: argparse.Namespace) -> None:
     check_target(options.out)
     models = load(options)
     config = models.config
-    views = as_views(read_place(options, models.view_config()), models.view_config())
     with (
         torch.inference_mode(),
         StageBars() as bars,
         on_device(models.vggt, options.device),
         on_device(models.vae, options.device),
     ):
+        views = as_views(read_place(options, models.view_config()), models.view_config(), bars)
         scene = encode_scene(
             views,
             models.vggt,
@@ -166,7 +167,8 @@ def load(options: argparse.Namespace) -> Models:
             f"A full-size model needs --model, --vggt and --wan together; {' and '.join(missing)} missing. "
             "Leave all three out to use the embedded model."
         )
-    return load_models(options.model, options.vggt, options.wan)
+    with StageBars() as bars:
+        return load_models(options.model, options.vggt, options.wan, on_progress=bars)
 
 
 def read_trajectory(options: argparse.Namespace, config: CineSceneConfig) -> Trajectory:
@@ -197,9 +199,11 @@ def read_place(options: argparse.Namespace, config: ViewConfig) -> Tensor | View
     return views_from_images([read_photo(path) for path in options.photos], config.width, config.height)
 
 
-def as_views(place: Tensor | Views, config: ViewConfig) -> Views:
+def as_views(place: Tensor | Views, config: ViewConfig, bars: StageBars) -> Views:
     """Cut a panorama; leave views as they are."""
-    return place if isinstance(place, Views) else slice_panorama(place, config)
+    if isinstance(place, Views):
+        return place
+    return slice_panorama(place, config, on_view=lambda done, total: bars("views", done, total))
 
 
 def read_photo(path: Path) -> Tensor:

@@ -1,0 +1,55 @@
+"""A place and a camera path as conditions of the host's own sampling."""
+
+from typing import Any
+
+import torch
+
+from ..cinescene_core import types
+from ..cinescene_core.context import build_context
+from ..cinescene_core.latents import latent_frames, latent_shape
+from .host import Shot, cinescene_config
+from .sockets import Scene, Trajectory, io, on_host_device, schema, show_warnings
+
+
+class Conditioning(io.ComfyNode):
+    """CineSceneConditioning."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CineSceneConditioning",
+            display_name="CineScene Conditioning",
+            category="shot",
+            description="Joins the prompt, the place and the camera path. The video has the size of the views "
+            "and the length of "
+            "the path. Works with CineScene Sampler, KSampler and SamplerCustomAdvanced.",
+            search_aliases=["condition", "camera control", "scene", "wan", "video"],
+            inputs=[
+                io.Model.Input("model", tooltip="The CineScene model; the place must have been encoded for it."),
+                io.Conditioning.Input("positive", tooltip="What moves in the place, from CLIP Text Encode."),
+                io.Conditioning.Input("negative", tooltip="What to keep out of the video, from CLIP Text Encode."),
+                Scene.Input("scene", tooltip="The encoded place."),
+                Trajectory.Input("trajectory", tooltip="The camera path, 4n + 1 frames."),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="Prompt, place and camera."),
+                io.Conditioning.Output(display_name="negative", tooltip="Negative prompt, place and camera."),
+                io.Latent.Output(display_name="latent", tooltip="An empty video of the right size and length."),
+            ],
+        )
+
+    @classmethod
+    @show_warnings
+    def execute(
+        cls, model: Any, positive: list[Any], negative: list[Any], scene: types.Scene, trajectory: types.Trajectory
+    ) -> io.NodeOutput:
+        frames = latent_frames(len(trajectory))
+        context = build_context(scene, frames, cinescene_config(model))
+        shot = Shot.of(context, trajectory.latent_poses())
+        empty = torch.zeros(1, *latent_shape(len(trajectory), *scene.views.size))
+        return io.NodeOutput(with_shot(positive, shot), with_shot(negative, shot), {"samples": on_host_device(empty)})
+
+
+def with_shot(conditioning: list[Any], shot: Shot) -> list[Any]:
+    """A CONDITIONING whose every entry also carries the shot."""
+    return [[text, {**extra, **shot._asdict()}] for text, extra in conditioning]

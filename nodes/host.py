@@ -1,0 +1,318 @@
+"""The transformer as ComfyUI's own MODEL: stock loaders, samplers, LoRA, previews and offloading work with it.
+
+    CineSceneT2V         an entry in the host's list of models: knows our files by their tensors
+      CineSceneBaseModel   a `comfy.model_base.WAN21`: turns CONDITIONING into the network's inputs
+        CineSceneWan         the core transformer with the host's call signature
+
+Conditioning travels under the names in `Shot`, in every entry of a CONDITIONING.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import comfy.conds
+import comfy.model_base
+import comfy.model_sampling
+import comfy.sample
+import comfy.supported_models
+import comfy.utils
+import latent_preview
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+from torch import Tensor
+
+from ..cinescene_core.checks import CheckpointError, ShapeError
+from ..cinescene_core.config import SPATIAL_STRIDE, CineSceneConfig, WanConfig
+from ..cinescene_core.context import temporal_positions
+from ..cinescene_core.models.wan import CineSceneTransformer
+from ..cinescene_core.types import Context
+from ..cinescene_core.weights import Header, TensorInfo, wan_config_from
+
+
+class Shot(NamedTuple):
+    """What one shot adds to CONDITIONING; the field names are the keys there."""
+
+    cinescene_camera: Tensor
+    """[1, t, 3, 4] relative poses of the latent frames."""
+    cinescene_latents: Tensor
+    """[1, v, 16, h, w] view latents, normalised, in slot order."""
+    cinescene_features: Tensor
+    """[1, v, c, rows, columns] scene features in slot order."""
+
+    @classmethod
+    def of(cls, context: Context, camera: Tensor) -> "Shot":
+        """Join a scene in slot order and [t, 3, 4] poses."""
+        return cls(camera[None].float(), context.latents[None], context.features[None])
+
+
+class HostAttention(NamedTuple):
+    """The host's attention, with whatever the user has put in its place."""
+
+    options: dict[str, Any]
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v of [b, heads, n, c] to [b, heads, n, c]."""
+        return optimized_attention(
+            q, k, v, q.shape[1], skip_reshape=True, skip_output_reshape=True, transformer_options=self.options
+        )
+
+
+class CineSceneWan(CineSceneTransformer):
+    """The core transformer as the host calls it; `dtype` is how its weights are stored."""
+
+    def __init__(
+        self, config: WanConfig, record: CineSceneConfig, *, projector: bool, dtype: torch.dtype, **making: Any
+    ) -> None:
+        super().__init__(config, projector=projector, dtype=dtype, **making)
+        self.record = record
+        self.dtype = dtype
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        transformer_options: dict[str, Any] | None = None,
+        **shot: Any,
+    ) -> Tensor:
+        """Predict the velocity of [b, 16, t, h, w] latents; `shot` holds the fields of `Shot`."""
+        options = {} if transformer_options is None else transformer_options
+        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
+        return WrapperExecutor.new_class_executor(self.predict, self, wrappers).execute(
+            x, timestep, context, options, **shot
+        )
+
+    def predict(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        transformer_options: dict[str, Any],
+        *,
+        cinescene_camera: Tensor | None = None,
+        cinescene_latents: Tensor | None = None,
+        cinescene_features: Tensor | None = None,
+        **_others: Any,
+    ) -> Tensor:
+        """`forward` inside the wrappers. Without a scene and a camera this is Wan2.1."""
+        scene = None
+        if cinescene_latents is not None and cinescene_features is not None:
+            check_sizes(x, cinescene_latents)
+            views = cinescene_latents.shape[1]
+            positions = torch.cat(temporal_positions(self.record.positions, x.shape[2], views))
+            scene = self.embed_context(cinescene_latents, cinescene_features, positions)
+        transformer_options["total_blocks"] = len(self.blocks)
+        transformer_options["block_type"] = "double"
+        transformer_options["grid_sizes"] = (x.shape[2], x.shape[3] // 2, x.shape[4] // 2)
+        return super().forward(
+            x,
+            timestep,
+            context,
+            camera=cinescene_camera,
+            context=scene,
+            context_timestep=timestep if self.record.context_timestep == "shared" else None,
+            attention=HostAttention(transformer_options),
+        )
+
+    def run_block(self, index: int, *inputs: Any) -> Tensor:
+        """Run one block, or what a patch of the user puts in its place."""
+        tokens, segments, text, rotary, camera, attention = inputs
+        options = attention.options
+        options["block_index"] = index
+        replace = options.get("patches_replace", {}).get("dit", {}).get(("double_block", index))
+        if replace is None:
+            return super().run_block(index, *inputs)
+
+        def original_block(given: dict[str, Any]) -> dict[str, Tensor]:
+            given_attention = HostAttention(given["transformer_options"])
+            block = self.blocks[index]
+            return {"img": block(given["img"], given["vec"], given["txt"], given["pe"], camera, given_attention)}
+
+        arguments = {"img": tokens, "txt": text, "vec": segments, "pe": rotary, "transformer_options": options}
+        return replace(arguments, {"original_block": original_block})["img"]
+
+
+def check_sizes(video: Tensor, view_latents: Tensor) -> None:
+    """Refuse a latent whose picture size is not the scene's.
+
+    Raises:
+        ShapeError: they differ; the message names both in pixels.
+    """
+    if video.shape[-2:] != view_latents.shape[-2:]:
+        (height, width), (view_height, view_width) = (
+            (SPATIAL_STRIDE * side for side in latents.shape[-2:]) for latents in (video, view_latents)
+        )
+        raise ShapeError(
+            f"The latent is {width} x {height} pixels, but the scene's views are {view_width} x {view_height}. "
+            "Sample the latent that CineScene Conditioning gives."
+        )
+
+
+class CineSceneBaseModel(comfy.model_base.WAN21):
+    """Wan2.1 in the host, with a scene and a camera among its conditions."""
+
+    def __init__(
+        self,
+        model_config: Any,
+        config: WanConfig,
+        record: CineSceneConfig,
+        *,
+        projector: bool,
+        device: torch.device | None = None,
+    ) -> None:
+        def network(*, dtype: torch.dtype, device: Any, operations: Any, **_detected: Any) -> CineSceneWan:
+            return CineSceneWan(config, record, projector=projector, dtype=dtype, device=device, operations=operations)
+
+        # WAN21's own constructor would make the host's network.
+        comfy.model_base.BaseModel.__init__(
+            self, model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=network
+        )
+        self.image_to_video = False
+        self.cinescene = record
+        self.projector = projector
+        # A view adds one frame of I_t and one of F_t; the host counts latent frames.
+        self.memory_usage_factor_conds = ("cinescene_latents",)
+        self.memory_usage_shape_process = {
+            "cinescene_latents": lambda shape: [shape[0], shape[2], 2 * shape[1], *shape[3:]]
+        }
+
+    def concat_cond(self, **kwargs: Any) -> None:
+        """Text-to-video: nothing is joined to the channels."""
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """The network's inputs for one entry of a CONDITIONING."""
+        found = {name: kwargs[name] for name in Shot._fields if kwargs.get(name) is not None}
+        return super().extra_conds(**kwargs) | {name: comfy.conds.CONDRegular(value) for name, value in found.items()}
+
+    def extra_conds_shapes(self, **kwargs: Any) -> dict[str, list[int]]:
+        """What counts for memory before anything is loaded."""
+        latents = kwargs.get("cinescene_latents")
+        return {} if latents is None else {"cinescene_latents": list(latents.shape)}
+
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, x_in: Tensor, device: Any, retain_index_list: Any = ()
+    ) -> Any:
+        """Cut the camera to a window of frames; every window sees the whole scene."""
+        if cond_key == "cinescene_camera" and isinstance(cond_value, comfy.conds.CONDRegular):
+            return comfy.conds.CONDRegular(window.get_tensor(cond_value.cond, device, dim=1))
+        return cond_value if cond_key in Shot._fields else None
+
+    def load_model_weights(self, sd: dict[str, Tensor], unet_prefix: str = "", **options: Any) -> Any:
+        """Load the weights; the host makes layers without values, so none may be missing.
+
+        Raises:
+            CheckpointError: some are.
+        """
+        expected = CineSceneTransformer(self.diffusion_model.config, projector=self.projector, device="meta")
+        missing = [name for name in expected.state_dict() if unet_prefix + name not in sd]
+        if missing:
+            raise CheckpointError(
+                f"This CineScene checkpoint lacks {len(missing)} tensors, the first is {missing[0]}. "
+                "Download or export it again."
+            )
+        return super().load_model_weights(sd, unet_prefix, **options)
+
+
+class CineSceneT2V(comfy.supported_models.WAN21_T2V):
+    """How the host knows a CineScene checkpoint from other Wan files: by its own layers."""
+
+    own_layers = ("blocks.0.cam_encoder.weight", "scene_embed.conv.weight")
+
+    @classmethod
+    def matches(
+        cls, unet_config: dict[str, Any], state_dict: dict[str, Tensor] | None = None, unet_key_prefix: str = ""
+    ) -> bool:
+        """Whether this is a Wan2.1 text-to-video file with CineScene's layers; ReCamMaster's lacks one of them."""
+        is_wan = all(unet_config.get(name) == value for name, value in cls.unet_config.items())
+        return is_wan and all(unet_key_prefix + name in (state_dict or {}) for name in cls.own_layers)
+
+    def get_model(
+        self, state_dict: dict[str, Tensor], prefix: str = "", device: torch.device | None = None
+    ) -> CineSceneBaseModel:
+        """Make the model whose sizes the tensors show and whose record the host read with them.
+
+        Raises:
+            CheckpointError: there is no record, or it and the sizes make no sense.
+        """
+        if "cinescene" not in self.unet_config:
+            raise CheckpointError(
+                "This checkpoint has CineScene's layers but not the record of how it was trained; some tool "
+                "dropped its "
+                "metadata on saving. Use the original file."
+            )
+        text = json.dumps(self.unet_config["cinescene"])
+        record = CineSceneConfig.from_json(text)
+        if record.context_attention != "joint":
+            raise CheckpointError(
+                f"This checkpoint was trained with '{record.context_attention}' context attention; this version of "
+                "CineScene samples 'joint' only. Update CineScene."
+            )
+        config = wan_config_from(header_of(state_dict, prefix, text))
+        projector = f"{prefix}blocks.0.projector.weight" in state_dict
+        return CineSceneBaseModel(self, config, record, projector=projector, device=device)
+
+
+def header_of(state_dict: Mapping[str, Tensor], prefix: str, record: str) -> Header:
+    """A state dict as the header of a file."""
+    infos = {
+        name.removeprefix(prefix): TensorInfo("F32", tuple(value.shape))
+        for name, value in state_dict.items()
+        if name.startswith(prefix)
+    }
+    return Header(Path("This checkpoint"), {"cinescene": record}, infos)
+
+
+def register_model() -> None:
+    """Enter CineScene in the host's list of models, in front of plain Wan; once, however often it is called."""
+    models = comfy.supported_models.models
+    models[:] = [CineSceneT2V, *(model for model in models if model.__name__ != CineSceneT2V.__name__)]
+
+
+def cinescene_config(model: Any) -> CineSceneConfig:
+    """What the checkpoint behind a MODEL was trained with.
+
+    Raises:
+        CheckpointError: it is another model.
+    """
+    found = getattr(model.model, "cinescene", None)
+    if found is None:
+        raise CheckpointError(f"The model is {type(model.model).__name__}, not CineScene. Use Load CineScene Model.")
+    return found
+
+
+def with_shift(model: Any, shift: float) -> Any:
+    """A copy of a MODEL whose flow spends its steps as `shift` says; larger is more on noise."""
+
+    class ShiftedFlow(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+        pass
+
+    sampling = ShiftedFlow(model.model.model_config)
+    sampling.set_parameters(shift=shift, multiplier=1000)
+    shifted = model.clone()
+    shifted.add_object_patch("model_sampling", sampling)
+    return shifted
+
+
+def sample(
+    model: Any, positive: Any, negative: Any, latent: dict[str, Any], *, shift: float, seed: int, **settings: Any
+) -> dict[str, Any]:
+    """Denoise a LATENT by the host's own sampling, with its previews; `settings` are steps, cfg and sampler_name."""
+    model = with_shift(model, shift)
+    start = latent["samples"]
+    samples = comfy.sample.sample(
+        model,
+        comfy.sample.prepare_noise(start, seed, latent.get("batch_index")),
+        scheduler="simple",
+        positive=positive,
+        negative=negative,
+        latent_image=start,
+        noise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(model, settings["steps"]),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+        **settings,
+    )
+    return {**latent, "samples": samples}

@@ -1,0 +1,92 @@
+"""Sampling by the host, with the settings CineScene was made for."""
+
+from typing import Any
+
+from ..cinescene_core.config import SamplingConfig
+from .host import sample
+from .sockets import io, problem_of, schema
+
+DEFAULTS = SamplingConfig()
+SOLVERS = {"unipc": "uni_pc", "euler": "euler"}
+"""Our name of a solver to the host's."""
+
+
+class Sampler(io.ComfyNode):
+    """CineSceneSampler."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CineSceneSampler",
+            display_name="CineScene Sampler",
+            category="shot",
+            description="Denoises the video with the settings CineScene was made for. KSampler does the same "
+            "with more choices.",
+            search_aliases=["sampler", "ksampler", "denoise", "generate"],
+            inputs=[
+                io.Model.Input("model", tooltip="The CineScene model, with or without LoRA."),
+                io.Conditioning.Input("positive", tooltip="From CineScene Conditioning."),
+                io.Conditioning.Input("negative", tooltip="From CineScene Conditioning."),
+                io.Latent.Input("latent", tooltip="From CineScene Conditioning."),
+                io.Int.Input(
+                    "seed",
+                    default=DEFAULTS.seed,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
+                    tooltip="Which noise the video starts from; the same number gives the same video.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=DEFAULTS.steps,
+                    min=1,
+                    max=1000,
+                    tooltip="How many steps of denoising; more take longer. The paper uses 50.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=DEFAULTS.guidance,
+                    min=1,
+                    max=30,
+                    step=0.1,
+                    tooltip="How strongly the prompt counts (CFG); 1 ignores the negative prompt and takes half "
+                    "the time.",
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=DEFAULTS.shift,
+                    min=0.01,
+                    max=100,
+                    step=0.1,
+                    tooltip="Spends more of the steps on noise the larger it is. 8 is Wan's habit; the paper "
+                    "trains with 15.",
+                ),
+                io.Combo.Input(
+                    "solver",
+                    options=list(SOLVERS),
+                    default=DEFAULTS.solver,
+                    tooltip="How a step is computed: 'unipc' needs fewer steps, 'euler' is the plain one.",
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The video, for VAE Decode.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, steps: int, guidance: float, shift: float, solver: str) -> str | bool:
+        return problem_of(SamplingConfig, steps=steps, guidance=guidance, shift=shift, solver=solver)
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: list[Any],
+        negative: list[Any],
+        latent: dict[str, Any],
+        seed: int,
+        steps: int,
+        guidance: float,
+        shift: float,
+        solver: str,
+    ) -> io.NodeOutput:
+        settings = {"seed": seed, "steps": steps, "cfg": guidance, "sampler_name": SOLVERS[solver]}
+        return io.NodeOutput(sample(model, positive, negative, latent, shift=shift, **settings))

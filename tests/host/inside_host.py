@@ -1,0 +1,335 @@
+"""Runs in the host's own Python, without a server; measures what only its objects can show.
+
+    python inside_host.py <checkout> <base directory> <report.json>
+
+The tests read the report; nothing is judged here.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+CHECKOUT, BASE, REPORT = (Path(argument).resolve() for argument in sys.argv[1:4])
+os.chdir(CHECKOUT)
+sys.path[0] = str(CHECKOUT)
+sys.argv = ["main.py", "--cpu", "--base-directory", str(BASE), "--disable-api-nodes"]
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.cli_args  # noqa: E402
+import folder_paths  # noqa: E402
+
+for folder in ("models", "input", "output", "temp", "user"):
+    (BASE / folder).mkdir(parents=True, exist_ok=True)
+
+import comfy.context_windows  # noqa: E402
+import comfy.model_management  # noqa: E402
+import comfy.model_patcher  # noqa: E402
+import comfy.patcher_extension  # noqa: E402
+import comfy.sample  # noqa: E402
+import comfy.samplers  # noqa: E402
+import comfy.sd  # noqa: E402
+import comfy.supported_models  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+import nodes as host_nodes  # noqa: E402
+
+PACK_FOLDER = BASE / "custom_nodes" / "ComfyUI-CineScene"
+NUM_VIEWS, NUM_FRAMES, SIZE = 3, 2, (4, 6)
+STEPS, GUIDANCE, SHIFT, SEED = 3, 5.0, 8.0, 7
+report: dict[str, Any] = {}
+
+
+def load_pack() -> Any:
+    """Load the pack as the host does; return its package."""
+    before = set(sys.modules)
+    start = time.process_time()
+    loaded = asyncio.run(host_nodes.load_custom_node(str(PACK_FOLDER)))
+    report["import_seconds"] = time.process_time() - start
+    report["loaded"] = bool(loaded)
+    name = next(module for module in sys.modules if module.endswith("ComfyUI-CineScene"))
+    new = {module.split(".")[0] for module in set(sys.modules) - before}
+    report["imported"] = sorted(module for module in new if not module.startswith(str(Path(name).anchor)))
+    return name
+
+
+def module(name: str) -> Any:
+    return sys.modules[f"{PACK}.{name}"]
+
+
+PACK = load_pack()
+host, loaders = module("nodes.host"), module("nodes.loaders")
+wan, context_stage = module("cinescene_core.models.wan"), module("cinescene_core.context")
+weights = module("cinescene_core.weights")
+
+
+def node(name: str) -> Any:
+    return host_nodes.NODE_CLASS_MAPPINGS[name]
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """Largest difference, as a share of the largest value of `b`."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def stock_load(name: str, weight_dtype: str = "default") -> Any:
+    return host_nodes.UNETLoader().load_unet(name, weight_dtype)[0]
+
+
+def own_load(name: str, weight_dtype: str = "default") -> Any:
+    path = folder_paths.get_full_path_or_raise("diffusion_models", name)
+    return loaders.open_transformer(path, weight_dtype)
+
+
+def make_inputs() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return {
+        "video": noise(1, 16, NUM_FRAMES, *SIZE),
+        "camera": noise(1, NUM_FRAMES, 3, 4),
+        "latents": noise(1, NUM_VIEWS, 16, *SIZE),
+        "features": noise(1, NUM_VIEWS, 128, 2, 4),
+        "positive": noise(1, 5, 64),
+        "negative": noise(1, 5, 64),
+    }
+
+
+INPUTS = make_inputs()
+SHOT = host.Shot(INPUTS["camera"], INPUTS["latents"], INPUTS["features"])
+CONDITIONS = {sign: [[INPUTS[sign], SHOT._asdict()]] for sign in ("positive", "negative")}
+EMPTY = {"samples": torch.zeros(1, 16, NUM_FRAMES, *SIZE)}
+
+
+def core_velocity(core: Any, record: Any, video: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+    """What the core network says, from the same inputs and without the host."""
+    positions = torch.cat(context_stage.temporal_positions(record.positions, NUM_FRAMES, NUM_VIEWS))
+    scene = core.embed_context(INPUTS["latents"], INPUTS["features"], positions)
+    late = timestep if record.context_timestep == "shared" else None
+    return core(video, timestep, text, camera=INPUTS["camera"], context=scene, context_timestep=late)
+
+
+def measure_forward() -> None:
+    """One forward, and a whole Euler sampling by KSampler, against the core network in plain torch."""
+    path = folder_paths.get_full_path_or_raise("diffusion_models", "tiny_cinescene.safetensors")
+    core, record = weights.load_transformer(path)
+    model = own_load("tiny_cinescene.safetensors")
+    report["record"] = {"positions": model.model.cinescene.positions, "class": type(model.model).__name__}
+    comfy.model_management.load_models_gpu([model])
+    timestep = torch.tensor([700.0])
+    got = model.model.diffusion_model(INPUTS["video"], timestep, INPUTS["positive"], {}, **SHOT._asdict())
+    report["forward"] = difference(got, core_velocity(core, record, INPUTS["video"], timestep, INPUTS["positive"]))
+
+    shifted = host.with_shift(model, SHIFT)
+    sigmas = comfy.samplers.calculate_sigmas(shifted.get_model_object("model_sampling"), "simple", STEPS)
+    x = comfy.sample.prepare_noise(EMPTY["samples"], SEED) * sigmas[0]
+    for now, then in itertools.pairwise(sigmas):
+        cond, uncond = (
+            core_velocity(core, record, x, now[None] * 1000, INPUTS[sign]) for sign in ("positive", "negative")
+        )
+        x = x + (uncond + GUIDANCE * (cond - uncond)) * (then - now)
+    expected = module("cinescene_core.latents").denormalise_latents(x)
+    got = host_nodes.common_ksampler(
+        shifted, SEED, STEPS, GUIDANCE, "euler", "simple", CONDITIONS["positive"], CONDITIONS["negative"], EMPTY
+    )[0]["samples"]
+    report["ksampler"] = difference(got, expected)
+    ours = node("CineSceneSampler").execute(
+        shifted, CONDITIONS["positive"], CONDITIONS["negative"], EMPTY, SEED, STEPS, GUIDANCE, SHIFT, "euler"
+    )
+    report["own_sampler"] = difference(ours.args[0]["samples"], expected)
+
+
+def denoise(model: Any, steps: int = STEPS, solver: str = "euler", latent: dict[str, Any] = EMPTY) -> Tensor:
+    settings = {"seed": SEED, "steps": steps, "cfg": GUIDANCE, "sampler_name": solver}
+    return host.sample(model, CONDITIONS["positive"], CONDITIONS["negative"], latent, shift=SHIFT, **settings)[
+        "samples"
+    ]
+
+
+def measure_host_features() -> None:
+    """What stock nodes and other packs may do to the model."""
+    model = own_load("tiny_cinescene.safetensors")
+    plain = denoise(model)
+    report["repeat"] = difference(denoise(model), plain)
+
+    batches: list[int] = []
+
+    def count(executor: Any, x: Tensor, *rest: Any, **named: Any) -> Tensor:
+        batches.append(len(x))
+        return executor(x, *rest, **named)
+
+    counted = model.clone()
+    counted.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "count", count)
+    together = denoise(counted)
+    report["batches_together"], batches[:] = list(batches), []
+    patcher = comfy.model_patcher.ModelPatcher
+    measured, patcher.get_free_memory = patcher.get_free_memory, lambda *_: 0
+    apart = denoise(counted)
+    patcher.get_free_memory = measured
+    report["batches_apart"] = list(batches)
+    report["apart"] = difference(apart, together)
+
+    replaced: list[int] = []
+
+    def replace(arguments: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        replaced.append(arguments["transformer_options"]["block_index"])
+        return extra["original_block"](arguments)
+
+    patched = model.clone()
+    patched.set_model_patch_replace(replace, "dit", "double_block", 1)
+    report["replaced"] = difference(denoise(patched), plain)
+    report["replaced_blocks"] = replaced
+    skipped = model.clone()
+    skipped.set_model_patch_replace(lambda arguments, extra: {"img": arguments["img"]}, "dit", "double_block", 1)
+    report["skipped_block"] = difference(denoise(skipped), plain)
+
+    seen: list[int] = []
+
+    def attention(function: Any, *arguments: Any, **named: Any) -> Tensor:
+        seen.append(named["transformer_options"]["block_index"])
+        return function(*arguments, **named)
+
+    overridden = model.clone()
+    overridden.model_options["transformer_options"]["optimized_attention_override"] = attention
+    report["overridden"] = difference(denoise(overridden, steps=1), denoise(model, steps=1))
+    report["overridden_blocks"] = seen
+
+    lora = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("loras", "tiny_lora.safetensors"))
+    adapted, _ = comfy.sd.load_lora_for_models(model, None, lora, 0.5, 0)
+    report["lora_patches"] = sorted(adapted.patches)
+    report["lora"] = difference(denoise(adapted), plain)
+    report["after_lora"] = difference(denoise(model), plain)
+
+    without, with_scene = (
+        model.model.memory_required([1, 16, NUM_FRAMES, *SIZE], cond_shapes=shapes)
+        for shapes in ({}, {"cinescene_latents": [list(INPUTS["latents"].shape)]})
+    )
+    report["memory"] = with_scene / without
+    report["shapes"] = model.model.extra_conds_shapes(**SHOT._asdict())
+    report["formats"] = {
+        name: difference(denoise(own_load("tiny_cinescene.safetensors", name)), plain)
+        for name in ("fp8_e4m3fn", "fp8_e5m2")
+    }
+    report["folded"] = difference(denoise(own_load("tiny_folded.safetensors")), plain)
+
+
+def measure_windows() -> None:
+    """The host's context windows: each window of frames has its own part of the camera."""
+    if not hasattr(comfy.samplers.comfy.model_base.BaseModel, "resize_cond_for_context_window"):
+        return
+    model = own_load("tiny_cinescene.safetensors")
+    frames = 4
+    camera = torch.arange(frames, dtype=torch.float32)[None, :, None, None].expand(1, frames, 3, 4).contiguous()
+    conditions = [[INPUTS["positive"], {**SHOT._asdict(), "cinescene_camera": camera}]]
+    cameras: list[list[float]] = []
+
+    def look(executor: Any, x: Tensor, *rest: Any, **named: Any) -> Tensor:
+        cameras.append(named["cinescene_camera"][0, :, 0, 0].tolist())
+        return executor(x, *rest, **named)
+
+    windowed = model.clone()
+    windowed.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "look", look)
+    schedule = comfy.context_windows.get_matching_context_schedule("standard_static")
+    fuse = comfy.context_windows.get_matching_fuse_method("flat")
+    handler = comfy.context_windows.IndexListContextHandler(
+        context_schedule=schedule, fuse_method=fuse, context_length=2, context_overlap=0, dim=2
+    )
+    handler.causal_window_fix = False  # newer hosts show every window the frame before it
+    windowed.model_options["context_handler"] = handler
+    latent = {"samples": torch.zeros(1, 16, frames, *SIZE)}
+    host.sample(windowed, conditions, conditions, latent, shift=SHIFT, seed=0, steps=1, cfg=1.0, sampler_name="euler")
+    report["window_cameras"] = cameras
+
+
+def message_of(call: Any, *arguments: Any) -> str:
+    try:
+        call(*arguments)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing was raised"
+
+
+def measure_loading() -> None:
+    """Which class each file becomes, and what wrong files are told."""
+    report["stock"] = {}
+    for name in ("tiny_cinescene", "tiny_folded", "tiny_recammaster", "tiny_wan"):
+        model = stock_load(f"{name}.safetensors")
+        found = getattr(model.model, "cinescene", None)
+        report["stock"][name] = {
+            "class": type(model.model).__name__,
+            "positions": found and found.positions,
+            "projector": getattr(model.model, "projector", None),
+        }
+    stock = stock_load("tiny_cinescene.safetensors")
+    report["stock_equals_own"] = difference(denoise(stock), denoise(own_load("tiny_cinescene.safetensors")))
+    for name in ("tiny_recammaster", "tiny_wan"):
+        model = own_load(f"{name}.safetensors")
+        values = list(model.model.diffusion_model.state_dict().values())
+        report[f"own_{name}"] = {
+            "finite": all(bool(value.isfinite().all()) for value in values),
+            "trained": model.model.cinescene.scene_trained,
+            "camera": float(model.model.diffusion_model.blocks[0].cam_encoder.weight.abs().max()),
+        }
+    report["wrong_files"] = {name: message_of(own_load, f"{name}.safetensors") for name in ("a_lora", "truncated")}
+    state = own_load("tiny_cinescene.safetensors").model.diffusion_model.state_dict()
+    state = {name: value.clone() for name, value in state.items() if "blocks.1.cam_encoder" not in name}
+    record = own_load("tiny_cinescene.safetensors").model.cinescene
+    report["missing_tensors"] = message_of(loaders.make_model, dict(state), record, {})
+    report["no_record"] = message_of(comfy.sd.load_diffusion_model_state_dict, dict(state))
+    host.register_model()
+    names = [model.__name__ for model in comfy.supported_models.models]
+    report["registered"] = [names[0], names.count(names[0])]
+    report["not_cinescene"] = message_of(host.cinescene_config, stock_load("tiny_wan.safetensors"))
+    video = torch.zeros(1, 16, NUM_FRAMES, 8, 8)
+    report["wrong_size"] = message_of(denoise, own_load("tiny_cinescene.safetensors"), 1, "euler", {"samples": video})
+
+
+def measure_encoders() -> None:
+    """The scene encoder and the VAE under the host's management against the same weights in plain torch."""
+    encoders = module("nodes.encoders")
+    path = str(weights.nano_path())
+    model, clip, vae, vggt, _ = node("CineSceneNanoLoader").execute().args
+    pictures = torch.rand(1, 3, 3, 56, 84, generator=torch.Generator().manual_seed(3))
+    blocks: list[tuple[int, int]] = []
+    plain = module("cinescene_core.weights.vggt").load_vggt(path, prefix="vggt.", dtype=torch.float32)
+    wanted = plain.encode(pictures)
+    got = vggt.encode(pictures, lambda done, total: blocks.append((done, total)))
+    report["vggt"] = max(difference(got.patch, wanted.patch), difference(got.camera, wanted.camera))
+    report["vggt_blocks"] = blocks
+    management = comfy.model_management
+    views = module("cinescene_core.types").Views(torch.rand(2, 32, 48, 3))
+    management.interrupt_current_processing(True)
+    try:
+        node("CineSceneEncodeScene").execute(views, vggt, vae, 56, 28)
+    except management.InterruptProcessingException:
+        report["encoding"] = "interrupted"
+    report["wrong_vae"] = message_of(encoders.HostVAE, object())
+    adapter = encoders.HostVAE(vae)
+    clips = torch.rand(2, 1, 32, 48, 3, generator=torch.Generator().manual_seed(4))
+    latents = adapter.encode(clips)
+    report["vae_alone"] = difference(latents[1:], adapter.encode(clips[1:]))
+    report["vae_shapes"] = [list(latents.shape), list(adapter.decode(latents).shape)]
+    tokens = clip.tokenize("a red ball rolls forward")
+    ((cond, extra),) = clip.encode_from_tokens_scheduled(tokens)
+    text = module("cinescene_core.models.text")
+    encoder = text.VocabularyEncoder.from_state_dict(*weights.read_bundle_part(path, "text"))
+    report["text"] = difference(cond, encoder.encode("a red ball rolls forward"))
+    report["pooled"] = extra.get("pooled_output")
+    report["clip_clone"] = difference(clip.clone().encode_from_tokens(tokens), cond)
+    report["nano_class"] = type(model.model).__name__
+
+
+with torch.inference_mode():
+    for measure in (measure_forward, measure_host_features, measure_windows, measure_loading, measure_encoders):
+        measure()
+REPORT.write_text(json.dumps(report, indent=1), encoding="utf-8")

@@ -1,0 +1,103 @@
+"""The MODEL in the host: equal to the core network, and open to everything stock nodes do to a model."""
+
+import pytest
+
+# Two float32 implementations of attention and two orders of summation; values are O(10).
+SAME_NETWORK = 1e-5
+# Three Euler steps with guidance 5 multiply that difference by about ten.
+SAME_VIDEO = 1e-4
+
+
+def test_one_forward_equals_the_core_network(inside):
+    assert inside["forward"] < SAME_NETWORK
+
+
+def test_stock_ksampler_equals_plain_euler_over_the_core_network(inside):
+    assert inside["ksampler"] < SAME_VIDEO
+
+
+def test_our_sampler_equals_stock_ksampler(inside):
+    assert inside["own_sampler"] < SAME_VIDEO
+
+
+def test_the_same_seed_gives_the_same_video(inside):
+    assert inside["repeat"] == 0
+
+
+def test_the_checkpoints_record_reaches_the_model(inside):
+    assert inside["record"] == {"positions": "paired", "class": "CineSceneBaseModel"}
+
+
+def test_guidance_branches_together_or_apart_give_the_same_video(inside):
+    assert inside["batches_together"] == [2, 2, 2]
+    assert inside["batches_apart"] == [1, 1, 1, 1, 1, 1]
+    assert inside["apart"] < SAME_VIDEO
+
+
+def test_block_patches_are_called_and_decide(inside):
+    assert inside["replaced_blocks"] == [1, 1, 1]
+    assert inside["replaced"] == 0
+    assert inside["skipped_block"] > 0.01
+
+
+def test_an_attention_override_sees_every_block(inside):
+    assert inside["overridden_blocks"] == [0, 0, 1, 1]  # self-attention and cross-attention
+    assert inside["overridden"] == 0
+
+
+def test_lora_changes_the_video_and_leaves_the_model_as_it_was(inside):
+    assert inside["lora_patches"] == [
+        "diffusion_model.blocks.0.self_attn.q.weight",
+        "diffusion_model.blocks.1.cam_encoder.weight",
+    ]
+    assert inside["lora"] > 0.01
+    assert inside["after_lora"] == 0
+
+
+def test_the_scene_counts_for_memory(inside):
+    # 2 latent frames of video, and 3 views with one frame of I_t and one of F_t each.
+    assert inside["memory"] == pytest.approx((2 + 2 * 3) / 2)
+    assert inside["shapes"] == {"cinescene_latents": [1, 3, 16, 4, 6]}
+
+
+@pytest.mark.parametrize(("name", "mantissa_bits"), [("fp8_e4m3fn", 3), ("fp8_e5m2", 2)])
+def test_fp8_weights_stay_near(inside, name, mantissa_bits):
+    # Rounding each weight costs up to 2^-(bits + 1); three guided steps amplify it about tenfold.
+    assert 0 < inside["formats"][name] < 10 * 2 ** -(mantissa_bits + 1)
+
+
+def test_a_folded_file_gives_the_same_video(inside):
+    assert inside["folded"] < SAME_VIDEO
+
+
+def test_context_windows_cut_the_camera(inside):
+    if "window_cameras" not in inside:
+        pytest.skip("this host's windows cannot cut conditions of a model")
+    assert inside["window_cameras"] == [[0, 1], [2, 3]]
+
+
+def test_the_scene_encoder_equals_the_core_network(inside):
+    assert inside["vggt"] < SAME_NETWORK
+    assert inside["vggt_blocks"] == [[1, 3], [2, 3], [3, 3]]
+
+
+def test_an_interrupt_ends_the_encoding_of_a_scene(inside):
+    assert inside["encoding"] == "interrupted"
+
+
+def test_another_vae_is_refused(inside):
+    assert inside["wrong_vae"] == (
+        "CheckpointError: CineScene needs the Wan2.1 VAE (a video VAE with 16 channels); this is another, with "
+        "an unknown number. Load wan_2.1_vae.safetensors with Load VAE."
+    )
+
+
+def test_the_vae_encodes_every_picture_alone(inside):
+    assert inside["vae_alone"] == 0
+    assert inside["vae_shapes"] == [[2, 16, 1, 4, 6], [2, 1, 32, 48, 3]]
+
+
+def test_nanos_text_encoder_works_as_a_clip(inside):
+    assert inside["text"] == 0
+    assert inside["clip_clone"] == 0
+    assert inside["nano_class"] == "CineSceneBaseModel"
