@@ -27,7 +27,8 @@ lint:
 bench: $(VENV)/.ready
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-# torch goes in first and alone: a plain requirement would bring the newest build with CUDA.
+# torch goes in first: it is the largest download by far. On Linux pip's default build of it is the one for CUDA;
+# pip's own settings can name another index, and a torch 2.13.0 that already stands in .venv is kept.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==2.13.0 -c constraints.txt

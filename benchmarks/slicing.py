@@ -29,7 +29,7 @@ from cinescene_core.views import slice_panorama, supersampling
 RESULT = Path(__file__).parent / "results" / "slicing.md"
 CORES = 2
 PAIRS = 7
-REPEATS = 5
+REPEATS = 3
 CONFIG = ViewConfig()
 FRAMES = 77
 
@@ -80,19 +80,9 @@ def time_animatics(panorama: torch.Tensor) -> str:
     return f"| {panorama.shape[1]} x {panorama.shape[0]} | {' | '.join(cells)} |"
 
 
-def main() -> None:
-    torch.set_num_threads(CORES)
-    generator = torch.Generator().manual_seed(0)
-    sliced, filmed = [], []
-    for width in (2048, 4096, 8192):
-        panorama = torch.rand(width // 2, width, 3, generator=generator)
-        filmed.append(time_animatics(panorama))
-        print(filmed[-1], flush=True)
-        if width > 2048:
-            sliced.append(compare_slicers(panorama))
-            print(sliced[-1], flush=True)
+def report(sliced: list[str], filmed: list[str]) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "py360convert", "opencv-python-headless"))
-    text = f"""# Slicing a panorama
+    return f"""# Slicing a panorama
 
 {datetime.date.today()}, {CORES} CPU cores, Python {platform.python_version()}, {packages}.
 
@@ -108,13 +98,26 @@ py360convert takes one sample per pixel, so it aliases on panoramas finer than t
 
 ## Animatic, {FRAMES} frames of {CONFIG.width} x {CONFIG.height}
 
-Medians of {REPEATS}, the best in brackets. A pan shares one map of the sphere between all frames; other moves compute one per frame.
+Medians of {REPEATS}, the best in brackets. A pan shares one map of the sphere between all frames; other moves
+compute one per frame.
 
 | panorama | pan 75 degrees | tilt 30 degrees | turn and zoom out |
 |---|---|---|---|
 {chr(10).join(filmed)}
 """
-    RESULT.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    torch.set_num_threads(CORES)
+    sliced, filmed = [], []
+    for width in (2048, 4096, 8192):
+        panorama = torch.rand(width // 2, width, 3, generator=torch.Generator().manual_seed(0))
+        if width > 2048:
+            sliced.append(compare_slicers(panorama))
+            print(sliced[-1], flush=True)
+        filmed.append(time_animatics(panorama))
+        print(filmed[-1], flush=True)
+    RESULT.write_text(report(sliced, filmed), encoding="utf-8")
 
 
 if __name__ == "__main__":

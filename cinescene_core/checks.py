@@ -87,7 +87,7 @@ def check_positive(name: str, value: float) -> None:
         ValueError: zero, negative, NaN or infinite.
     """
     if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a positive number; got {value}.")
+        raise ValueError(f"{name} must be a positive number; got {value}. Use one above zero.")
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:

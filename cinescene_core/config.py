@@ -15,6 +15,11 @@ SPATIAL_STRIDE = 8
 LATENT_CHANNELS = 16
 MAX_VIEWS = 40
 """Most views a scene may have; the paper uses 20."""
+UNTRAINED = (
+    "These weights are untrained: they show that every stage runs and what it costs. "
+    "The picture they make is noise, not film."
+)
+"""What users read wherever the weights were never trained to read a scene."""
 
 # Per-channel statistics of Wan2.1's VAE latents, published with its configuration: the
 # transformer reads (latent - mean) / std.
@@ -47,16 +52,23 @@ class ViewConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_views <= MAX_VIEWS:
-            raise ValueError(f"ViewConfig.num_views must be 1 to {MAX_VIEWS}; got {self.num_views}. The paper uses 20.")
+            raise ValueError(
+                f"ViewConfig.num_views must be 1 to {MAX_VIEWS}; got {self.num_views}. Use 20, as the paper does."
+            )
         if not 0 < self.fov_degrees < 180:
             raise ValueError(
                 f"ViewConfig.fov_degrees must lie between 0 and 180; got {self.fov_degrees}. "
                 "To see wider, use more views."
             )
         if not -90 <= self.pitch_degrees <= 90:
-            raise ValueError(f"ViewConfig.pitch_degrees must be -90 to 90; got {self.pitch_degrees}.")
+            raise ValueError(
+                f"ViewConfig.pitch_degrees must be -90 to 90; got {self.pitch_degrees}. Use 0 for level views."
+            )
         if not math.isfinite(self.yaw_offset_degrees):
-            raise ValueError(f"ViewConfig.yaw_offset_degrees must be a finite number; got {self.yaw_offset_degrees}.")
+            raise ValueError(
+                f"ViewConfig.yaw_offset_degrees must be a finite number; got {self.yaw_offset_degrees}. "
+                "Use 0 for the panorama's centre."
+            )
         check_video_size(self.width, self.height)
 
 
@@ -74,9 +86,11 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"SamplingConfig.steps must be at least 1; got {self.steps}.")
+            raise ValueError(f"SamplingConfig.steps must be at least 1; got {self.steps}. Use 50, as the paper does.")
         if not 1 <= self.guidance < math.inf:
-            raise ValueError(f"SamplingConfig.guidance must be at least 1 (no guidance); got {self.guidance}.")
+            raise ValueError(
+                f"SamplingConfig.guidance must be at least 1 (no guidance); got {self.guidance}. Use about 5."
+            )
         check_positive("SamplingConfig.shift", self.shift)
         if self.solver not in ("unipc", "euler"):
             raise ValueError(f"SamplingConfig.solver must be 'unipc' or 'euler'; got {self.solver!r}.")
@@ -176,6 +190,8 @@ class CineSceneConfig:
             raise CheckpointError(f"Checkpoint metadata: {error}") from error
         for name, fits, needed in (
             ("fov_degrees", 0 < self.fov_degrees < 180, "must lie between 0 and 180"),
+            ("vggt_width", self.vggt_width % 14 == 0, "must be a multiple of VGGT's patch, 14"),
+            ("vggt_height", self.vggt_height % 14 == 0, "must be a multiple of VGGT's patch, 14"),
             ("num_views", 1 <= self.num_views <= MAX_VIEWS, f"must be 1 to {MAX_VIEWS}"),
         ):
             if not fits:
@@ -207,5 +223,8 @@ class CineSceneConfig:
             wanted = type(fields[name].default)
             numeric = wanted is float and type(value) is int
             if type(value) is not wanted and not numeric:
-                raise CheckpointError(f"Checkpoint metadata: field '{name}' must be {wanted.__name__}; got {value!r}.")
+                raise CheckpointError(
+                    f"Checkpoint metadata: field '{name}' must be {wanted.__name__}; got {value!r}. "
+                    "Export the checkpoint again."
+                )
         return cls(**record)

@@ -1,15 +1,19 @@
 """Stage 6: a scene in slot order, with temporal positions: what the transformer reads."""
 
 import dataclasses
+import warnings
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from .checks import CheckpointError
+from .checks import CheckpointError, CineSceneWarning
 from .config import CineSceneConfig, PositionScheme
-from .latents import normalise_latents
-from .types import Context, Scene
+from .latents import latent_frames, normalise_latents
+from .types import Context, Scene, Trajectory
+
+SAME_LENS_DEGREES = 0.01
+"""Lenses closer than this are one lens: less than a pixel at the edge of a 4096 wide picture."""
 
 
 def shuffled_order(num_views: int, seed: int) -> tuple[int, ...]:
@@ -92,6 +96,19 @@ def build_context(
     )
 
 
+def check_supported(config: CineSceneConfig) -> None:
+    """Require a checkpoint that this version can sample.
+
+    Raises:
+        CheckpointError: its context mode is not built yet.
+    """
+    if config.context_attention != "joint":
+        raise CheckpointError(
+            f"The checkpoint was trained with '{config.context_attention}' context attention; "
+            "this version of CineScene samples 'joint' only. Update CineScene."
+        )
+
+
 def check_scene(scene: Scene, config: CineSceneConfig) -> None:
     """Require that a scene was encoded as the checkpoint was trained, and that this version can read it so.
 
@@ -99,11 +116,7 @@ def check_scene(scene: Scene, config: CineSceneConfig) -> None:
         CheckpointError: another scene encoder, another input size, or a context mode that is not
             built yet; the message names what differs.
     """
-    if config.context_attention != "joint":
-        raise CheckpointError(
-            f"The checkpoint was trained with '{config.context_attention}' context attention; "
-            "this version of CineScene samples 'joint' only. Update CineScene."
-        )
+    check_supported(config)
     made = scene.provenance
     if config.vggt_id and made.vggt_id != config.vggt_id:
         raise CheckpointError(
@@ -115,4 +128,90 @@ def check_scene(scene: Scene, config: CineSceneConfig) -> None:
         raise CheckpointError(
             f"This scene was encoded at {made.vggt_size[0]} x {made.vggt_size[1]} pixels, but the checkpoint was "
             f"trained at {wanted[0]} x {wanted[1]}. Encode the scene again at that size."
+        )
+
+
+def check_shot(trajectory: Trajectory, scene: Scene, config: CineSceneConfig) -> None:
+    """Require that a checkpoint can film this path in this scene; warn where it was not trained to.
+
+    Args:
+        trajectory: the camera path.
+        scene: the encoded place.
+        config: what the checkpoint was trained with.
+
+    Raises:
+        CheckpointError: the scene was made for another checkpoint (see `check_scene`).
+        ValueError: the path's lens changes, or its length is not 4n + 1.
+
+    Warns:
+        CineSceneWarning: see `check_request`.
+    """
+    check_scene(scene, config)
+    views = scene.views
+    check_request(trajectory, config, num_views=len(views), size=views.size, fov_degrees=views.fov_degrees)
+
+
+def check_request(
+    trajectory: Trajectory,
+    config: CineSceneConfig,
+    *,
+    num_views: int,
+    size: tuple[int, int],
+    fov_degrees: float | None,
+) -> None:
+    """`check_shot` for a place that is not encoded yet.
+
+    Args:
+        trajectory: the camera path.
+        config: what the checkpoint was trained with.
+        num_views: views of the place.
+        size: (width, height) of the views, and so of the video, in pixels.
+        fov_degrees: the views' lens, or None when it is not known.
+
+    Raises:
+        ValueError: the path's lens changes, or its length is not 4n + 1.
+
+    Warns:
+        CineSceneWarning: the path's lens is not the views'; or size, length, views or lens are not
+            what the checkpoint was trained with.
+    """
+    latent_frames(len(trajectory))
+    check_one_lens(trajectory)
+    lens = float(trajectory.fov_degrees[0])
+    if fov_degrees is not None and abs(lens - fov_degrees) > SAME_LENS_DEGREES:
+        warnings.warn(
+            f"The camera path has a lens of {lens:g} degrees, the views one of {fov_degrees:g}. The model has no input "
+            f"for the lens: it films with that of the views. Give the path {fov_degrees:g} degrees, "
+            f"or cut the views at {lens:g}.",
+            CineSceneWarning,
+            stacklevel=3,
+        )
+    trained_lens = config.fov_degrees if abs(lens - config.fov_degrees) > SAME_LENS_DEGREES else lens
+    pairs = (
+        ("{} x {} pixels", size, (config.width, config.height)),
+        ("{} frames", (len(trajectory),), (config.num_frames,)),
+        ("{} views", (num_views,), (config.num_views,)),
+        ("a lens of {:g} degrees", (lens,), (trained_lens,)),
+    )
+    differ = [f"{words.format(*came)} (trained: {words.format(*had)})" for words, came, had in pairs if came != had]
+    if differ:
+        warnings.warn(
+            f"This shot is not as the checkpoint was trained: {'; '.join(differ)}. It may look worse for that.",
+            CineSceneWarning,
+            stacklevel=3,
+        )
+
+
+def check_one_lens(trajectory: Trajectory) -> None:
+    """Require one lens from the first frame to the last.
+
+    Raises:
+        ValueError: the path zooms.
+    """
+    widest, narrowest = float(trajectory.fov_degrees.max()), float(trajectory.fov_degrees.min())
+    if widest - narrowest > SAME_LENS_DEGREES:
+        raise ValueError(
+            f"The lens of this path changes, from {float(trajectory.fov_degrees[0]):g} to "
+            f"{float(trajectory.fov_degrees[-1]):g} degrees (between {narrowest:g} and {widest:g}); the model has no "
+            "input for the lens and films with one. Give the path one lens; the animatic can show this one."
         )

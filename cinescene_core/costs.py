@@ -20,7 +20,12 @@ class StageCost:
     stage: str
     seconds: float
     peak_bytes: int | None
-    """Peak of the process (CPU) or of the card's allocator (GPU); None where the system does not tell."""
+    """Peak memory of the card (GPU) or of the process (CPU) in this stage.
+
+    The card's is what torch's allocator held. The process's is resident memory; macOS keeps its peak
+    since the start of the process, so there no stage is below an earlier one. None where the
+    system does not tell (Windows).
+    """
 
     def __str__(self) -> str:
         memory = "" if self.peak_bytes is None else f"{self.peak_bytes / 2**20:9,.0f} MiB"
@@ -46,6 +51,7 @@ class CostMeter:
 
     def _forget_peak(self) -> None:
         if self.device.type == "cuda":
+            torch.cuda.init()  # there are no peaks to forget before
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             with contextlib.suppress(OSError):  # Linux starts the peak of resident memory anew; others cannot

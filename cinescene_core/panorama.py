@@ -114,24 +114,39 @@ def check_panorama(image: Tensor) -> Tensor:
     """
     sizes = check_shape("panorama", image, "h w c")
     check_equirectangular(sizes["h"], sizes["w"])
-    if sizes["c"] not in (1, 3, 4):
-        raise ShapeError(f"panorama must have 1 (grey), 3 (RGB) or 4 (RGBA) channels; got {sizes['c']}.")
+    return check_colours("panorama", image)
+
+
+def check_colours(name: str, image: Tensor) -> Tensor:
+    """Require a picture whose colours can be used; return them as three channels, as `check_panorama` does.
+
+    Args:
+        name: what to call the picture in the error.
+        image: [h, w, 1], [h, w, 3] or [h, w, 4]; uint8, or floating point in 0..1 (more for HDR).
+
+    Raises:
+        ShapeError: not [h, w, 1 | 3 | 4].
+        ValueError: another data type, NaN or infinite values, or transparent pixels.
+    """
+    channels = check_shape(name, image, "h w c")["c"]
+    if channels not in (1, 3, 4):
+        raise ShapeError(f"{name} must have 1 (grey), 3 (RGB) or 4 (RGBA) channels; got {channels}.")
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise ValueError(
-            f"panorama must be uint8, or floating point in 0..1; got {image.dtype}. "
+            f"{name} must be uint8, or floating point in 0..1; got {image.dtype}. "
             "Divide it by its largest possible value."
         )
     if image.is_floating_point() and not torch.stack(torch.aminmax(image)).isfinite().all():
-        check_finite("panorama", image)
-    if sizes["c"] == 4:
+        check_finite(name, image)
+    if channels == 4:
         opaque = 255 if image.dtype == torch.uint8 else 1 - 0.5 / 255
         share = (image[..., 3] < opaque).double().mean().item()
         if share > 0:
             raise ValueError(
-                f"panorama has an alpha channel, and {share:.1%} of its pixels are transparent. What is behind them is "
+                f"{name} has an alpha channel, and {share:.1%} of its pixels are transparent. What is behind them is "
                 "part of the place: flatten it onto a background and save it without alpha."
             )
-    return image[..., :3] if sizes["c"] == 4 else image.expand(-1, -1, 3)
+    return image[..., :3] if channels == 4 else image.expand(-1, -1, 3)
 
 
 def load_panorama(path: str | os.PathLike[str]) -> Tensor:
@@ -149,27 +164,44 @@ def load_panorama(path: str | os.PathLike[str]) -> Tensor:
         FileFormatError: it cannot be read as a picture.
         ShapeError, ValueError: what `check_panorama` refuses.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"No panorama at {path}. Check the path; it must be a file.")
-    image = check_panorama(torch.from_numpy(_read_array(path) if path.suffix == ".npy" else _read_picture(path)))
+    image = check_panorama(read_picture(path, "panorama"))
     return image.float() / 255 if image.dtype == torch.uint8 else image.float()
 
 
-def _read_array(path: Path) -> np.ndarray:
+def read_picture(path: str | os.PathLike[str], what: str) -> Tensor:
+    """Read a file of one of the kinds that `load_panorama` lists, its values unchanged.
+
+    Args:
+        path: the file.
+        what: what the picture is to be, in words for the error ("panorama", "photo").
+
+    Returns:
+        [h, w, 1 | 3 | 4] uint8 or floating point; photos stand upright.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: it cannot be read as a picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No {what} at {path}. Check the path; it must be a file.")
+    return torch.from_numpy(_read_array(path, what) if path.suffix == ".npy" else _read_pixels(path, what))
+
+
+def _read_array(path: Path, what: str) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise FileFormatError(f"{path} is not a .npy array of numbers ({error}). Save it with numpy.save.") from error
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise FileFormatError(
-            f"{path} holds {array.dtype}; a panorama must be uint8, or floating point in 0..1. "
+            f"{path} holds {array.dtype}; a {what} must be uint8, or floating point in 0..1. "
             "Divide it by its largest possible value."
         )
     return array if array.dtype == np.uint8 else array.astype(np.float32)
 
 
-def _read_picture(path: Path) -> np.ndarray:
+def _read_pixels(path: Path, what: str) -> np.ndarray:
     modes = {"LA": "RGBA", "PA": "RGBA", "La": "RGBA", "1": "L"}
     try:
         with Image.open(path) as file:
@@ -184,7 +216,7 @@ def _read_picture(path: Path) -> np.ndarray:
     if mode.startswith("I;16"):
         array = array.astype(np.float32) / 65535
     elif mode not in ("L", "RGB", "RGBA"):
-        raise FileFormatError(f"{path} is a {mode} picture; a panorama must be grey or RGB. Convert it first.")
+        raise FileFormatError(f"{path} is a {mode} picture; a {what} must be grey or RGB. Convert it first.")
     return array[..., None] if array.ndim == 2 else array
 
 

@@ -6,28 +6,31 @@ prompt ─► text embedding ──────────────┘
 """
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .checks import CheckpointError
 from .config import CineSceneConfig, SamplingConfig, ViewConfig
-from .context import build_context, shuffled_order
+from .context import build_context, check_request, check_shot, check_supported, shuffled_order
 from .costs import CostMeter, StageCost
+from .devices import check_device, on_device
 from .latents import latent_frames
-from .models.autoencoder import WanAutoencoder, autoencoder_from_state_dict, load_autoencoder
+from .models.autoencoder import WanAutoencoder
 from .models.text import UMT5Encoder, VocabularyEncoder, check_prompt
 from .models.vggt import VGGT
 from .models.wan import CineSceneTransformer
+from .panorama import check_panorama
 from .sampler import sample_latents
 from .scene import encode_scene
 from .types import Scene, Trajectory, Views
 from .video import decode_video
 from .views import slice_panorama
 from .weights import load_transformer, nano_path, read_bundle_part
+from .weights.autoencoder import autoencoder_from_state_dict, load_autoencoder
 from .weights.vggt import load_vggt
 
 OnProgress = Callable[[str, int, int], None]
@@ -75,10 +78,11 @@ def load_nano(path: str | os.PathLike[str] | None = None) -> Models:
     """Load every network from one bundle; by default the embedded one.
 
     Raises:
-        CheckpointError: the file is damaged or lacks a part.
+        CheckpointError: the file is damaged, lacks a part or needs a later version.
     """
     path = nano_path() if path is None else Path(path)
     transformer, config = load_transformer(path, prefix="transformer.", dtype=torch.float32)
+    check_supported(config)
     vae_state, _ = read_bundle_part(path, "vae")
     text_state, text_record = read_bundle_part(path, "text")
     return Models(
@@ -107,12 +111,20 @@ def load_models(
         on_progress: told ("load", networks done, 4).
 
     Raises:
-        CheckpointError: a file is another model, damaged or missing.
+        CheckpointError: a file is another model, damaged or missing, needs a later version, or the
+            VGGT is not the one the checkpoint was trained with.
     """
-    tell = on_progress or (lambda stage, done, total: None)
+    tell = on_progress or _silent
+    tell("load", 0, 4)
     network, config = load_transformer(transformer, dtype=dtype)
+    check_supported(config)
     tell("load", 1, 4)
     scene_encoder = load_vggt(vggt, dtype=dtype)
+    if config.vggt_id and scene_encoder.fingerprint != config.vggt_id:
+        raise CheckpointError(
+            f"{Path(vggt).name} is VGGT {scene_encoder.fingerprint}, but {Path(transformer).name} was trained with "
+            f"{config.vggt_id}. Use the VGGT file the checkpoint was trained with."
+        )
     tell("load", 2, 4)
     autoencoder = load_autoencoder(Path(wan) / "vae", dtype=torch.float32)
     tell("load", 3, 4)
@@ -121,7 +133,36 @@ def load_models(
     return Models(network, config, autoencoder, scene_encoder, text)
 
 
-@torch.inference_mode()
+@torch.no_grad()
+def encode_place(
+    models: Models,
+    place: Tensor | Views,
+    *,
+    view_config: ViewConfig | None = None,
+    device: torch.device | str = "cpu",
+    on_progress: OnProgress | None = None,
+    meter: CostMeter | None = None,
+) -> Scene:
+    """Encode a panorama or views once, for many shots; arguments as in `generate`, `meter` collects the costs."""
+    device = check_device(device)
+    tell = on_progress or _silent
+    meter = meter or CostMeter(device)
+    if isinstance(place, Tensor):
+        with meter.stage("views"):
+            config = view_config or models.view_config()
+            place = slice_panorama(place, config, on_view=lambda done, total: tell("views", done, total))
+    with meter.stage("scene"), on_device(models.vggt, device), on_device(models.vae, device):
+        return encode_scene(
+            place,
+            models.vggt,
+            models.vae,
+            vggt_size=(models.config.vggt_width, models.config.vggt_height),
+            device=device,
+            on_progress=lambda done, total: tell("scene", done, total),
+        )
+
+
+@torch.no_grad()
 def generate(
     models: Models,
     place: Tensor | Views | Scene,
@@ -136,7 +177,7 @@ def generate(
     on_progress: OnProgress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Shot:
-    """Film a place.
+    """Film a place; a `CineSceneWarning` says where the shot is not as the checkpoint was trained.
 
     Args:
         models: from `load_nano` or `load_models`.
@@ -155,58 +196,78 @@ def generate(
         The video, its latents, the scene for further shots, and the cost of each stage.
 
     Raises:
-        ValueError: an input that the message names.
+        ValueError: an input that the message names, before any work.
     """
-    check_prompt(prompt)
-    num_latent_frames = latent_frames(len(trajectory))
-    sampling = sampling or SamplingConfig()
-    tell = on_progress or (lambda stage, done, total: None)
-    meter = CostMeter(torch.device(device))
-
-    with meter.stage("text"), on_device(models.text, device):
-        text, negative = models.text.encode(prompt), models.text.encode(negative_prompt)
-    if isinstance(place, Tensor):
-        with meter.stage("views"):
-            place = slice_panorama(
-                place, view_config or models.view_config(), on_view=lambda done, total: tell("views", done, total)
-            )
-    if isinstance(place, Views):
-        with meter.stage("scene"), on_device(models.vggt, device), on_device(models.vae, device):
-            config = models.config
-            place = encode_scene(
-                place,
-                models.vggt,
-                models.vae,
-                vggt_size=(config.vggt_width, config.vggt_height),
-                device=device,
-                on_progress=lambda done, total: tell("scene", done, total),
-            )
+    check_inputs(models, place, prompt, trajectory, view_config)
+    meter, tell = CostMeter(check_device(device)), on_progress or _silent
+    text, negative = _encode_text(models, (prompt, negative_prompt), meter, tell)
+    if not isinstance(place, Scene):
+        place = encode_place(models, place, view_config=view_config, device=device, on_progress=tell, meter=meter)
     order = None if shuffle_seed is None else shuffled_order(len(place.views), shuffle_seed)
-    with meter.stage("sampling"), on_device(models.transformer, device):
+    with meter.stage("sampling"), on_device(models.transformer, meter.device):
         latents = sample_latents(
             models.transformer,
             text,
             negative,
             trajectory,
-            build_context(place, num_latent_frames, models.config, order),
-            sampling,
+            build_context(place, latent_frames(len(trajectory)), models.config, order),
+            sampling or SamplingConfig(),
             context_timestep=models.config.context_timestep,
             on_step=lambda done, total, _: tell("sampling", done, total),
             should_stop=should_stop,
         )
-    with meter.stage("video"), on_device(models.vae, device):
-        tell("video", 0, 1)  # the decoder is one call: the bar shows that it runs
-        frames = decode_video(latents, models.vae)
-        tell("video", 1, 1)
+    frames = _decode(models, latents, meter, tell)
     return Shot(frames, trajectory.fps, latents.cpu(), place, tuple(meter.costs))
 
 
-@contextmanager
-def on_device(module: nn.Module, device: torch.device | str) -> Iterator[None]:
-    """Hold a network on `device` while its stage runs, then give the memory back."""
-    home = next(module.parameters()).device
-    module.to(device)
-    try:
-        yield
-    finally:
-        module.to(home)
+def check_inputs(
+    models: Models,
+    place: Tensor | Views | Scene,
+    prompt: str,
+    trajectory: Trajectory,
+    view_config: ViewConfig | None = None,
+) -> None:
+    """Require a shot that can be made; arguments as in `generate`, which calls this before any work.
+
+    Raises:
+        ValueError: an input that the message names.
+
+    Warns:
+        CineSceneWarning: the shot is not as the checkpoint was trained.
+    """
+    check_supported(models.config)
+    check_prompt(prompt)
+    if isinstance(place, Scene):
+        check_shot(trajectory, place, models.config)
+        return
+    if isinstance(place, Views):
+        num_views, size, fov_degrees = len(place), place.size, place.fov_degrees
+    else:
+        check_panorama(place)
+        config = view_config or models.view_config()
+        num_views, size, fov_degrees = config.num_views, (config.width, config.height), config.fov_degrees
+    check_request(trajectory, models.config, num_views=num_views, size=size, fov_degrees=fov_degrees)
+
+
+def _encode_text(models: Models, prompts: Sequence[str], meter: CostMeter, tell: OnProgress) -> list[Tensor]:
+    """One embedding per prompt."""
+    rows: list[Tensor] = []
+    tell("text", 0, len(prompts))
+    with meter.stage("text"), on_device(models.text, meter.device):
+        for prompt in prompts:
+            rows.append(models.text.encode(prompt))
+            tell("text", len(rows), len(prompts))
+    return rows
+
+
+def _decode(models: Models, latents: Tensor, meter: CostMeter, tell: OnProgress) -> Tensor:
+    """Latents to frames."""
+    tell("video", 0, 1)  # the decoder is one call: the bar shows that it runs
+    with meter.stage("video"), on_device(models.vae, meter.device):
+        frames = decode_video(latents, models.vae)
+    tell("video", 1, 1)
+    return frames
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody asked for."""

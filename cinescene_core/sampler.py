@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .checks import Interrupted, ShapeError, check_shape
 from .config import SPATIAL_STRIDE, ContextTimestep, SamplingConfig
+from .context import check_one_lens
 from .latents import denormalise_latents, latent_shape
 from .models.wan import CineSceneTransformer
 from .types import Context, Trajectory
@@ -133,7 +134,7 @@ def sample_latents(
         [1, 16, t, h/8, w/8] float32 raw VAE latents on the model's device.
 
     Raises:
-        ValueError: the trajectory is not 4n + 1 frames long, or guidance lacks its negative.
+        ValueError: the trajectory is not 4n + 1 frames long, its lens changes, or guidance lacks its negative.
         ShapeError: trajectory, scene and prompt do not fit each other or the model.
         Interrupted: `should_stop` said so.
     """
@@ -169,9 +170,10 @@ def shot_shape(trajectory: Trajectory, context: Context) -> tuple[int, ...]:
     """(1, 16, t, h/8, w/8) of the shot that a path and a scene make.
 
     Raises:
-        ValueError: the path is not 4n + 1 frames long.
+        ValueError: the path is not 4n + 1 frames long, or its lens changes.
         ShapeError: the scene was put in order for a video of another length.
     """
+    check_one_lens(trajectory)
     height, width = context.latents.shape[-2:]
     shape = latent_shape(len(trajectory), width * SPATIAL_STRIDE, height * SPATIAL_STRIDE)
     stands_behind = int(context.view_positions.min())

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from . import __version__
 from .checks import CheckpointError, FileFormatError, check_finite, check_video_size
-from .files import atomic_write
+from .files import atomic_write, check_target
 from .models.vggt import resize_for_vggt
 from .types import Autoencoder, Scene, SceneEncoder, SceneProvenance, SceneTokens, Views, content_digest
 from .weights import FileKind, load_tensors, read_header, require
+from .weights.metadata import SCENE_KEY
+from .weights.metadata import SCENE_KEY
 
 SCENE_FORMAT = 1
-METADATA_KEY = "cinescene_scene"
 TENSORS = ("images", "patch", "camera", "latents")
 """Tensors of every scene file; `world_from_camera` joins them when the poses are known."""
 
@@ -63,7 +64,7 @@ def encode_scene(
     count = len(views)
     tell = on_progress or (lambda done, total: None)
 
-    pictures = resize_for_vggt(views.images, vggt_size).to(device)
+    pictures = resize_for_vggt(views.images, vggt_size, vggt.patch_size).to(device)
     tokens = vggt.encode(pictures[None], lambda done, total: tell(count * done // total, 2 * count))
     latents = []
     for view in views.images.clamp(0, 1):
@@ -84,6 +85,18 @@ def _own_copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
+def check_scene_target(path: str | os.PathLike[str]) -> None:
+    """Require a place where `save_scene` can write; called before long work, so that it is not done in vain.
+
+    Raises:
+        ValueError: the name does not end in .safetensors.
+        OSError: the folder does not exist, or `path` is one.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"A scene is one .safetensors file; got {Path(path).name}. Name it so.")
+    check_target(path)
+
+
 def save_scene(scene: Scene, path: str | os.PathLike[str]) -> None:
     """Write a scene; `load_scene` gives back equal values.
 
@@ -91,8 +104,7 @@ def save_scene(scene: Scene, path: str | os.PathLike[str]) -> None:
         ValueError: the name does not end in .safetensors.
         OSError: the folder is missing or the disk is full; no half-made file is left.
     """
-    if Path(path).suffix != ".safetensors":
-        raise ValueError(f"A scene is one .safetensors file; got {Path(path).name}. Name it so.")
+    check_scene_target(path)
     views, tokens = scene.views, scene.tokens
     tensors = {"images": views.images, "patch": tokens.patch, "camera": tokens.camera, "latents": scene.latents}
     if views.world_from_camera is not None:
@@ -106,7 +118,7 @@ def save_scene(scene: Scene, path: str | os.PathLike[str]) -> None:
     }
     text = json.dumps(record | {"digest": _file_digest(tensors, record)}, sort_keys=True)
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: text})
+        save_file(tensors, temporary, metadata={SCENE_KEY: text})
 
 
 def load_scene(path: str | os.PathLike[str]) -> Scene:
@@ -122,7 +134,7 @@ def load_scene(path: str | os.PathLike[str]) -> Scene:
         tensors = {name: value.clone() for name, value in load_tensors(path).items()}
     except CheckpointError as error:
         raise FileFormatError(str(error)) from error
-    record = _read_record(path.name, header.metadata[METADATA_KEY])
+    record = _read_record(path.name, header.metadata[SCENE_KEY])
     names = {*TENSORS, "world_from_camera"} if "world_from_camera" in tensors else set(TENSORS)
     if set(tensors) != names:
         raise FileFormatError(

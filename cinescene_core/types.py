@@ -27,15 +27,18 @@ class Views:
     def __post_init__(self) -> None:
         sizes = check_shape("Views.images", self.images, "v h w 3")
         if not 1 <= sizes["v"] <= MAX_VIEWS:
-            raise ShapeError(f"A scene has 1 to {MAX_VIEWS} views; got {sizes['v']}. The paper uses 20.")
+            raise ShapeError(f"A scene has 1 to {MAX_VIEWS} views; got {sizes['v']}. Use 20, as the paper does.")
         if self.images.dtype != torch.float32:
-            raise ShapeError(f"Views.images must be float32 in 0..1; got {self.images.dtype}.")
+            raise ShapeError(f"Views.images must be float32 in 0..1; got {self.images.dtype}. Convert them first.")
         if self.world_from_camera is not None:
+            check_shape("Views.world_from_camera", self.world_from_camera, f"{sizes['v']} 4 4")
             check_poses("Views.world_from_camera", self.world_from_camera)
-            if len(self.world_from_camera) != sizes["v"]:
-                raise ShapeError(f"Views has {sizes['v']} images but {len(self.world_from_camera)} poses.")
+            object.__setattr__(self, "world_from_camera", self.world_from_camera.to(torch.float64))
         if self.fov_degrees is not None and not 0 < self.fov_degrees < 180:
-            raise ValueError(f"Views.fov_degrees must lie between 0 and 180; got {self.fov_degrees}.")
+            raise ValueError(
+                f"Views.fov_degrees must lie between 0 and 180; got {self.fov_degrees}. "
+                "Give the lens across, in degrees."
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -125,7 +128,10 @@ class Trajectory:
         check_shape("Trajectory.fov_degrees", fov, f"{len(poses)}")
         check_finite("Trajectory.fov_degrees", fov)
         if not ((fov > 0) & (fov < 180)).all():
-            raise ValueError(f"Trajectory.fov_degrees must lie between 0 and 180; got {fov.min():g} to {fov.max():g}.")
+            raise ValueError(
+                f"Trajectory.fov_degrees must lie between 0 and 180; got {fov.min():g} to {fov.max():g}. "
+                "Give the lens across, in degrees."
+            )
         for name in ("fps", "subject_distance"):
             check_positive(f"Trajectory.{name}", getattr(self, name))
         object.__setattr__(self, "world_from_camera", poses.to(torch.float64))

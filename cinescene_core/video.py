@@ -1,6 +1,7 @@
 """Stage 8: latents to frames, and frames to files: mp4, PNG and JPEG."""
 
 import os
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .checks import FileFormatError, ShapeError, check_choice, check_finite, check_positive, check_shape
-from .files import atomic_write
+from .files import atomic_write, check_target
 from .types import Autoencoder
 
 QUALITY = {"crf": "17", "preset": "medium"}
@@ -45,22 +46,42 @@ def decode_video(latents: Tensor, vae: Autoencoder) -> Tensor:
     return vae.decode(latents)[0].float().cpu()
 
 
-def save_video(frames: Tensor, path: str | os.PathLike[str], fps: float) -> None:
+def check_video_target(path: str | os.PathLike[str]) -> None:
+    """Require a place where `save_video` can write; called before long work, so that it is not done in vain.
+
+    Raises:
+        ValueError: the name is not .mp4.
+        OSError: the folder does not exist, or `path` is one.
+        ImportError: PyAV is not installed.
+    """
+    check_choice("The video's suffix", Path(path).suffix.lower(), [".mp4"])
+    check_target(path)
+    _import_av()
+
+
+def save_video(
+    frames: Tensor,
+    path: str | os.PathLike[str],
+    fps: float,
+    *,
+    on_frame: Callable[[int, int], None] | None = None,
+) -> None:
     """Write an mp4 that every player opens: H.264, 4:2:0, BT.709.
 
     Args:
         frames: [f, h, w, 3] floating point in 0..1, sRGB; even sides.
         path: the .mp4 file.
         fps: frames per second; kept as the nearest fraction, so that nothing drifts.
+        on_frame: called with (frames done, frames in all) after each frame.
 
     Raises:
         ShapeError: not [f, h, w, 3], no frame, or an odd side.
-        ValueError: NaN, or the name is not .mp4.
+        ValueError: NaN, or what `check_video_target` refuses.
         OSError: the folder is missing or the disk is full; no half-made file is left.
         ImportError: PyAV is not installed.
     """
+    check_video_target(path)
     av = _import_av()
-    check_choice("The video's suffix", Path(path).suffix.lower(), [".mp4"])
     check_positive("fps", fps)
     sizes = check_shape("frames", frames, "f h w 3")
     if sizes["f"] == 0 or sizes["h"] % 2 or sizes["w"] % 2:
@@ -81,6 +102,8 @@ def save_video(frames: Tensor, path: str | os.PathLike[str], fps: float) -> None
             frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
             frame.pts, frame.time_base = index, 1 / rate
             file.mux(stream.encode(frame))
+            if on_frame is not None:
+                on_frame(index + 1, len(pixels))
         file.mux(stream.encode())
 
 
@@ -88,18 +111,20 @@ def load_video(path: str | os.PathLike[str]) -> tuple[Tensor, float]:
     """Read a video: [f, h, w, 3] float32 frames in 0..1, and its frames per second.
 
     Raises:
-        FileFormatError: no such file, or none with a picture.
+        FileFormatError: no such file, no video, or one without frames.
         ImportError: PyAV is not installed.
     """
     av = _import_av()
     try:
         with av.open(str(path)) as file:
-            stream = file.streams.video[0]
-            rate = float(stream.average_rate)
-            pictures = [frame.to_ndarray(format="rgb24") for frame in file.decode(stream)]
-    except (OSError, IndexError, av.error.FFmpegError) as error:
+            streams = file.streams.video[:1]
+            rates = [stream.average_rate for stream in streams]
+            pictures = [frame.to_ndarray(format="rgb24") for stream in streams for frame in file.decode(stream)]
+    except (OSError, av.error.FFmpegError) as error:
         raise FileFormatError(f"{path} is no video that can be read ({error}). Check the file.") from error
-    return torch.from_numpy(np.stack(pictures)).float() / 255, rate
+    if not pictures or not rates[0]:
+        raise FileFormatError(f"{path} holds no frames of a video. Write it again, or take another.")
+    return torch.from_numpy(np.stack(pictures)).float() / 255, float(rates[0])
 
 
 def side_by_side(*clips: Tensor, gap: int = 8) -> Tensor:

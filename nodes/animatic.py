@@ -17,9 +17,8 @@ class Animatic(io.ComfyNode):
             node_id="CineSceneAnimatic",
             display_name="Animatic",
             category="camera",
-            description="Films the panorama itself along the camera path, without the model: an exact preview in "
-            "seconds. "
-            "For moves that turn or zoom; a camera that travels needs the model.",
+            description="Films the panorama itself along the camera path, without the model: "
+            "an exact preview in seconds. For moves that turn or zoom; a camera that travels needs the model.",
             search_aliases=["preview", "previz", "animatic", "camera test"],
             inputs=[
                 io.Image.Input("panorama", tooltip="The 360-degree picture of the place, twice as wide as high."),

@@ -52,7 +52,9 @@ class ManagedVGGT:
         return SceneTokens(found.patch.to(home), found.camera.to(home), found.grid)
 
 
-def open_vggt(path: str, input_size: tuple[int, int], prefix: str = "") -> ManagedVGGT:
+def open_vggt(
+    path: str, input_size: tuple[int, int], prefix: str = "", on_tensor: Callable[[int, int], None] | None = None
+) -> ManagedVGGT:
     """Load a scene encoder: computed in bf16 where the card can, stored no larger than that."""
     half = comfy.model_management.should_use_bf16(comfy.model_management.get_torch_device())
     module = load_vggt(
@@ -62,6 +64,7 @@ def open_vggt(path: str, input_size: tuple[int, int], prefix: str = "") -> Manag
         compute_dtype=torch.bfloat16 if half else torch.float32,
         operations=comfy.ops.manual_cast,
         attention=HostAttention({}),
+        on_tensor=on_tensor,
     )
     return ManagedVGGT(module, input_size)
 
@@ -73,8 +76,8 @@ class HostVAE:
         channels = getattr(vae, "latent_channels", "an unknown number")
         if channels != LATENT_CHANNELS or getattr(vae, "latent_dim", None) != 3:
             raise CheckpointError(
-                f"CineScene needs the Wan2.1 VAE (a video VAE with {LATENT_CHANNELS} channels); this is another, with "
-                f"{channels}. Load wan_2.1_vae.safetensors with Load VAE."
+                f"CineScene needs the Wan2.1 VAE (a video VAE with {LATENT_CHANNELS} channels); "
+                f"this is another, with {channels}. Load wan_2.1_vae.safetensors with Load VAE."
             )
         self.vae = vae
 

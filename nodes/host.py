@@ -4,7 +4,7 @@
       CineSceneBaseModel   a `comfy.model_base.WAN21`: turns CONDITIONING into the network's inputs
         CineSceneWan         the core transformer with the host's call signature
 
-Conditioning travels under the names in `Shot`, in every entry of a CONDITIONING.
+Conditioning travels under the names in `ShotConditions`, in every entry of a CONDITIONING.
 """
 
 import json
@@ -16,6 +16,7 @@ import comfy.conds
 import comfy.model_base
 import comfy.model_sampling
 import comfy.sample
+import comfy.samplers
 import comfy.supported_models
 import comfy.utils
 import latent_preview
@@ -23,16 +24,21 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor
+from tqdm.auto import trange
 
 from ..cinescene_core.checks import CheckpointError, ShapeError
-from ..cinescene_core.config import SPATIAL_STRIDE, CineSceneConfig, WanConfig
-from ..cinescene_core.context import temporal_positions
+from ..cinescene_core.config import SPATIAL_STRIDE, CineSceneConfig, SamplingConfig, WanConfig
+from ..cinescene_core.context import check_supported, temporal_positions
+from ..cinescene_core.models.precision import parameter_dtype
 from ..cinescene_core.models.wan import CineSceneTransformer
+from ..cinescene_core.sampler import SOLVERS, TIMESTEPS, flow_sigmas
 from ..cinescene_core.types import Context
 from ..cinescene_core.weights import Header, TensorInfo, wan_config_from
+from ..cinescene_core.weights.metadata import TRANSFORMER_KEY
+from ..cinescene_core.weights.quantised import dequantise
 
 
-class Shot(NamedTuple):
+class ShotConditions(NamedTuple):
     """What one shot adds to CONDITIONING; the field names are the keys there."""
 
     cinescene_camera: Tensor
@@ -43,9 +49,22 @@ class Shot(NamedTuple):
     """[1, v, c, rows, columns] scene features in slot order."""
 
     @classmethod
-    def of(cls, context: Context, camera: Tensor) -> "Shot":
+    def of(cls, context: Context, camera: Tensor) -> "ShotConditions":
         """Join a scene in slot order and [t, 3, 4] poses."""
         return cls(camera[None].float(), context.latents[None], context.features[None])
+
+
+def as_bits(poses: Tensor) -> Tensor:
+    """Float32 poses as int32: the host casts every float among the conditions to the type of the model.
+
+    In bfloat16 a camera 8 m away would be up to 1.6 cm off.
+    """
+    return poses.float().contiguous().view(torch.int32)
+
+
+def from_bits(poses: Tensor) -> Tensor:
+    """What `as_bits` made, in float32 again; float32 stays as it is."""
+    return poses.view(torch.float32)
 
 
 class HostAttention(NamedTuple):
@@ -78,8 +97,10 @@ class CineSceneWan(CineSceneTransformer):
         transformer_options: dict[str, Any] | None = None,
         **shot: Any,
     ) -> Tensor:
-        """Predict the velocity of [b, 16, t, h, w] latents; `shot` holds the fields of `Shot`."""
+        """Predict the velocity of [b, 16, t, h, w] latents; `shot` holds the fields of `ShotConditions`."""
         options = {} if transformer_options is None else transformer_options
+        if shot.get("cinescene_camera") is not None:
+            shot["cinescene_camera"] = from_bits(shot["cinescene_camera"])
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
         return WrapperExecutor.new_class_executor(self.predict, self, wrappers).execute(
             x, timestep, context, options, **shot
@@ -184,7 +205,11 @@ class CineSceneBaseModel(comfy.model_base.WAN21):
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """The network's inputs for one entry of a CONDITIONING."""
-        found = {name: kwargs[name] for name in Shot._fields if kwargs.get(name) is not None}
+        found = {name: kwargs[name] for name in ShotConditions._fields if kwargs.get(name) is not None}
+        for name, value in found.items():
+            # Moved and cast here, once: the host would do it again in every step.
+            is_camera = name == "cinescene_camera"
+            found[name] = as_bits(value) if is_camera else value.to(kwargs["device"], self.get_dtype_inference())
         return super().extra_conds(**kwargs) | {name: comfy.conds.CONDRegular(value) for name, value in found.items()}
 
     def extra_conds_shapes(self, **kwargs: Any) -> dict[str, list[int]]:
@@ -198,7 +223,7 @@ class CineSceneBaseModel(comfy.model_base.WAN21):
         """Cut the camera to a window of frames; every window sees the whole scene."""
         if cond_key == "cinescene_camera" and isinstance(cond_value, comfy.conds.CONDRegular):
             return comfy.conds.CONDRegular(window.get_tensor(cond_value.cond, device, dim=1))
-        return cond_value if cond_key in Shot._fields else None
+        return cond_value if cond_key in ShotConditions._fields else None
 
     def load_model_weights(self, sd: dict[str, Tensor], unet_prefix: str = "", **options: Any) -> Any:
         """Load the weights; the host makes layers without values, so none may be missing.
@@ -213,6 +238,10 @@ class CineSceneBaseModel(comfy.model_base.WAN21):
                 f"This CineScene checkpoint lacks {len(missing)} tensors, the first is {missing[0]}. "
                 "Download or export it again."
             )
+        own = [name for name in sd if name.startswith(unet_prefix)]
+        # Never in fp8: the host rounds what goes into an fp8 layer, and here that is the camera.
+        precise = [name for name in own if parameter_dtype(name, torch.bfloat16) == torch.float32]
+        sd |= dequantise({name: sd.pop(name) for name in precise}, torch.float32)
         return super().load_model_weights(sd, unet_prefix, **options)
 
 
@@ -237,19 +266,14 @@ class CineSceneT2V(comfy.supported_models.WAN21_T2V):
         Raises:
             CheckpointError: there is no record, or it and the sizes make no sense.
         """
-        if "cinescene" not in self.unet_config:
+        if TRANSFORMER_KEY not in self.unet_config:
             raise CheckpointError(
-                "This checkpoint has CineScene's layers but not the record of how it was trained; some tool "
-                "dropped its "
-                "metadata on saving. Use the original file."
+                "This checkpoint has CineScene's layers but not the record of how it was trained; "
+                "some tool dropped its metadata on saving. Use the original file."
             )
-        text = json.dumps(self.unet_config["cinescene"])
+        text = json.dumps(self.unet_config[TRANSFORMER_KEY])
         record = CineSceneConfig.from_json(text)
-        if record.context_attention != "joint":
-            raise CheckpointError(
-                f"This checkpoint was trained with '{record.context_attention}' context attention; this version of "
-                "CineScene samples 'joint' only. Update CineScene."
-            )
+        check_supported(record)
         config = wan_config_from(header_of(state_dict, prefix, text))
         projector = f"{prefix}blocks.0.projector.weight" in state_dict
         return CineSceneBaseModel(self, config, record, projector=projector, device=device)
@@ -262,7 +286,7 @@ def header_of(state_dict: Mapping[str, Tensor], prefix: str, record: str) -> Hea
         for name, value in state_dict.items()
         if name.startswith(prefix)
     }
-    return Header(Path("This checkpoint"), {"cinescene": record}, infos)
+    return Header(Path("This checkpoint"), {TRANSFORMER_KEY: record}, infos)
 
 
 def register_model() -> None:
@@ -290,29 +314,46 @@ def with_shift(model: Any, shift: float) -> Any:
         pass
 
     sampling = ShiftedFlow(model.model.model_config)
-    sampling.set_parameters(shift=shift, multiplier=1000)
+    sampling.set_parameters(shift=shift, multiplier=TIMESTEPS)
     shifted = model.clone()
     shifted.add_object_patch("model_sampling", sampling)
     return shifted
 
 
-def sample(
-    model: Any, positive: Any, negative: Any, latent: dict[str, Any], *, shift: float, seed: int, **settings: Any
-) -> dict[str, Any]:
-    """Denoise a LATENT by the host's own sampling, with its previews; `settings` are steps, cfg and sampler_name."""
-    model = with_shift(model, shift)
+def own_solver(name: str) -> comfy.samplers.KSAMPLER:
+    """A solver of the core as a sampler of the host: guiders, previews, masks and the stop button work with it."""
+
+    def follow(
+        model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any = None, disable: Any = None
+    ) -> Tensor:
+        advance = SOLVERS[name](sigmas.tolist())
+        for step in trange(len(sigmas) - 1, disable=disable):
+            sigma = sigmas[step]
+            estimate = model(x, sigma.expand(len(x)), **extra_args)
+            if callback is not None:
+                callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": estimate})
+            x = advance((x - estimate) / sigma, x, step)
+        return x
+
+    return comfy.samplers.KSAMPLER(follow)
+
+
+def sample(model: Any, positive: Any, negative: Any, latent: dict[str, Any], config: SamplingConfig) -> dict[str, Any]:
+    """Denoise a LATENT by the host's own sampling, with the core's schedule and solver."""
+    model = with_shift(model, config.shift)
     start = latent["samples"]
-    samples = comfy.sample.sample(
+    samples = comfy.sample.sample_custom(
         model,
-        comfy.sample.prepare_noise(start, seed, latent.get("batch_index")),
-        scheduler="simple",
-        positive=positive,
-        negative=negative,
-        latent_image=start,
+        comfy.sample.prepare_noise(start, config.seed, latent.get("batch_index")),
+        config.guidance,
+        own_solver(config.solver),
+        flow_sigmas(config.steps, config.shift).float(),
+        positive,
+        negative,
+        start,
         noise_mask=latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(model, settings["steps"]),
+        callback=latent_preview.prepare_callback(model, config.steps),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=seed,
-        **settings,
+        seed=config.seed,
     )
     return {**latent, "samples": samples}

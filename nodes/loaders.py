@@ -12,29 +12,19 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ..cinescene_core.checks import CineSceneWarning
-from ..cinescene_core.config import CineSceneConfig
+from ..cinescene_core.checks import CheckpointError, CineSceneWarning
+from ..cinescene_core.config import UNTRAINED, CineSceneConfig
 from ..cinescene_core.models.text import VocabularyEncoder
 from ..cinescene_core.panorama import example_panorama_path, load_panorama
-from ..cinescene_core.weights import load_tensors, nano_path, read_bundle_part, read_header, require
-from ..cinescene_core.weights.quantised import main_dtype, without_scales
-from ..cinescene_core.weights.recognise import original_names
-from ..cinescene_core.weights.transformer import (
-    TRANSFORMER_KINDS,
-    comfyui_metadata,
-    fresh_layers,
-    scene_config_from,
-    warn_if_untrained,
-)
-from ..cinescene_core.weights.wan_keys import has_diffusers_names, to_original
+from ..cinescene_core.weights import FileKind, identify, nano_path, read_bundle_part, read_header
+from ..cinescene_core.weights.metadata import HOST_KEY
+from ..cinescene_core.weights.transformer import comfyui_metadata, read_transformer
 from .encoders import as_clip, open_vae, open_vggt
 from .host import cinescene_config
-from .sockets import SceneEncoder, io, schema, show_warnings, to_image
+from .sockets import SceneEncoder, io, progress, schema, show_warnings, to_image
 
 VGGT_FOLDERS = ("vggt", "geometry_estimation")
 INPUT, OUTPUT = "input", "output"
-SCENES = "cinescene"
-"""Where scenes are kept in the output folder."""
 WEIGHT_TYPES: dict[str, dict[str, Any]] = {
     "default": {},
     "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
@@ -42,17 +32,13 @@ WEIGHT_TYPES: dict[str, dict[str, Any]] = {
     "fp8_e5m2": {"dtype": torch.float8_e5m2},
 }
 TRANSFORMER_SOURCE = (
-    "a CineScene checkpoint from our training project, or the Wan2.1 T2V 1.3B file of "
-    "Comfy-Org/Wan_2.1_ComfyUI_repackaged "
-    "on Hugging Face (Apache-2.0), which films without seeing the scene"
-)
-NANO_UNTRAINED = (
-    "The built-in networks are untrained: they show that every stage runs and what it costs. The frames they make are "
-    "noise, not a film of the place."
+    "a CineScene checkpoint from our training project, "
+    "or the Wan2.1 T2V 1.3B file of Comfy-Org/Wan_2.1_ComfyUI_repackaged on Hugging Face (Apache-2.0), "
+    "which films without seeing the scene"
 )
 VGGT_SOURCE = (
-    "model.safetensors of facebook/VGGT-1B on Hugging Face (non-commercial) or vggt_1B_commercial.pt of "
-    "facebook/VGGT-1B-Commercial (Meta's VGGT licence, access on request)"
+    "model.safetensors of facebook/VGGT-1B on Hugging Face (non-commercial) "
+    "or vggt_1B_commercial.pt of facebook/VGGT-1B-Commercial (Meta's VGGT licence, access on request)"
 )
 
 
@@ -89,18 +75,9 @@ def find_file(folders: tuple[str, ...], name: str, source: str) -> str:
 
 def open_transformer(path: str, weight_type: str = "default", disable_dynamic: bool = False) -> Any:
     """Load a CineScene, ReCamMaster or base Wan2.1 file as a MODEL."""
-    file_header = read_header(path)
-    kind = require(file_header, TRANSFORMER_KINDS, "CineScene's transformer")
-    header = original_names(file_header)
-    tensors = load_tensors(path)
-    if has_diffusers_names(tensors):
-        tensors = {to_original(name): tensors.pop(name) for name in list(tensors)}
-    plain = without_scales(header)
-    tensors |= fresh_layers(plain, kind, main_dtype(plain))
-    warn_if_untrained(header, kind)
-    model = make_model(
-        tensors, scene_config_from(plain, kind), dict(file_header.metadata), weight_type, disable_dynamic
-    )
+    file = read_transformer(path)
+    metadata = dict(file.header.metadata)
+    model = make_model(file.tensors | file.fresh, file.config, metadata, weight_type, disable_dynamic)
     model.cached_patcher_init = (open_transformer, (path, weight_type))
     return model
 
@@ -116,7 +93,7 @@ def make_model(
     return comfy.sd.load_diffusion_model_state_dict(
         tensors,
         model_options=dict(WEIGHT_TYPES[weight_type]),
-        metadata={**metadata, "config": comfyui_metadata(record)},
+        metadata={**metadata, HOST_KEY: comfyui_metadata(record)},
         disable_dynamic=disable_dynamic,
     )
 
@@ -138,33 +115,51 @@ def file_problem(folders: tuple[str, ...], name: str, source: str) -> str | bool
     return True
 
 
-def listed_files(places: tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:
-    """Files for a list to choose from: of the input folder, and of `cinescene` in the output folder."""
-    folders = {
-        INPUT: Path(folder_paths.get_input_directory()),
-        OUTPUT: Path(folder_paths.get_output_directory()) / SCENES,
-    }
-    ends = {INPUT: ("", ""), OUTPUT: (f"{SCENES}/", f" [{OUTPUT}]")}
+def listed_files(suffixes: tuple[str, ...]) -> list[str]:
+    """Files of the input folder for a list to choose from."""
+    folder = Path(folder_paths.get_input_directory())
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(file.name for file in found if file.suffix.lower() in suffixes)
+
+
+def listed_scenes() -> list[str]:
+    """Scenes for a list to choose from: of the input folder, and of the output folder with all its folders."""
     names = []
-    for place in places:
-        found = folders[place].iterdir() if folders[place].is_dir() else ()
-        front, back = ends[place]
-        names += sorted(f"{front}{file.name}{back}" for file in found if file.suffix.lower() in suffixes)
+    for folder, pattern, mark in (
+        (folder_paths.get_input_directory(), "*.safetensors", ""),
+        (folder_paths.get_output_directory(), "**/*.safetensors", f" [{OUTPUT}]"),
+    ):
+        scenes = (file for file in Path(folder).glob(pattern) if is_scene(file))
+        names += sorted(f"{file.relative_to(folder).as_posix()}{mark}" for file in scenes)
     return names
 
 
-def named_file(name: str, suffixes: tuple[str, ...]) -> Path:
-    """The path of a file that `listed_files` lists.
+def is_scene(path: Path) -> bool:
+    """Whether a file's header says that it is a scene."""
+    try:
+        return identify(read_header(path)) is FileKind.SCENE
+    except (CheckpointError, OSError):
+        return False
+
+
+def named_file(name: str, suffixes: tuple[str, ...], places: tuple[str, ...] = (INPUT,)) -> Path:
+    """The path of a file that a list offers.
+
+    Args:
+        name: what the list calls it.
+        suffixes: what such files end in.
+        places: the folders that the list shows, for the message.
 
     Raises:
         FileNotFoundError: it is not there, or lies outside ComfyUI's input and output folders.
     """
+    roots = {INPUT: folder_paths.get_input_directory(), OUTPUT: folder_paths.get_output_directory()}
     path = Path(folder_paths.get_annotated_filepath(name)).resolve() if name else None
-    roots = (folder_paths.get_input_directory(), folder_paths.get_output_directory())
-    inside = path is not None and any(path.is_relative_to(Path(root).resolve()) for root in roots)
-    if path is None or not inside or not path.is_file():
+    place = next((place for place in roots if path and path.is_relative_to(Path(roots[place]).resolve())), None)
+    if path is None or place is None or not path.is_file():
+        searched = [f"ComfyUI's {place} folder {roots[place]}" for place in ((place,) if place and name else places)]
         raise FileNotFoundError(
-            f"There is no file '{name}' in ComfyUI's input folder {roots[0]}. "
+            f"There is no file '{name}' in {' or '.join(searched)}. "
             f"Put a {' or '.join(suffixes)} file there and press R."
         )
     return path
@@ -191,8 +186,8 @@ class ModelLoader(io.ComfyNode):
             node_id="CineSceneModelLoader",
             display_name="Load CineScene Model",
             category="loaders",
-            description="Loads the video model. Also takes a base Wan2.1 or ReCamMaster file, and says what it "
-            "will not do.",
+            description="Loads the video model. "
+            "Also takes a base Wan2.1 or ReCamMaster file, and says what it will not do.",
             search_aliases=["wan", "unet", "diffusion model", "recammaster", "checkpoint"],
             inputs=[
                 io.Combo.Input(
@@ -204,9 +199,9 @@ class ModelLoader(io.ComfyNode):
                     "weight_dtype",
                     options=list(WEIGHT_TYPES),
                     default="default",
-                    tooltip="How the weights are kept in memory. fp8 (8 bits a number) halves their size and "
-                    "costs some "
-                    "precision; 'fast' also multiplies in fp8 on cards that can.",
+                    tooltip="How the weights are kept in memory. "
+                    "fp8 (8 bits a number) halves their size and costs some precision; "
+                    "'fast' also multiplies in fp8 on cards that can.",
                 ),
             ],
             outputs=[
@@ -244,8 +239,8 @@ class VGGTLoader(io.ComfyNode):
                 io.Combo.Input(
                     "vggt_name",
                     options=files_in(VGGT_FOLDERS),
-                    tooltip="A file in models/vggt (or models/geometry_estimation): the official VGGT-1B, 5 GB, or the "
-                    "1.8 GB file that 'cinescene convert-vggt' makes of it.",
+                    tooltip="A file in models/vggt (or models/geometry_estimation): the official VGGT-1B, 5 GB, "
+                    "or the 1.8 GB file that 'cinescene convert-vggt' makes of it.",
                 )
             ],
             outputs=[SceneEncoder.Output(display_name="vggt", tooltip="For Encode Scene.")],
@@ -259,7 +254,7 @@ class VGGTLoader(io.ComfyNode):
     def execute(cls, vggt_name: str) -> io.NodeOutput:
         trained = CineSceneConfig()
         path = find_file(VGGT_FOLDERS, vggt_name, VGGT_SOURCE)
-        return io.NodeOutput(open_vggt(path, (trained.vggt_width, trained.vggt_height)))
+        return io.NodeOutput(open_vggt(path, (trained.vggt_width, trained.vggt_height), on_tensor=progress()))
 
 
 class NanoLoader(io.ComfyNode):
@@ -271,8 +266,9 @@ class NanoLoader(io.ComfyNode):
             node_id="CineSceneNanoLoader",
             display_name="Load CineScene Nano (Built In)",
             category="loaders",
-            description="Loads the small networks that come with CineScene. They run on a CPU and show how the method "
-            "works; their pictures are no production quality.",
+            description="Loads the small networks that come with CineScene. "
+            "They run on a CPU and show how the method works; their pictures are no production quality. "
+            "Made for 160 x 96 pixels and 17 frames.",
             search_aliases=["nano", "demo", "tiny", "cpu", "built-in", "example"],
             inputs=[],
             outputs=[
@@ -298,7 +294,7 @@ class NanoLoader(io.ComfyNode):
         model = open_nano_transformer()
         trained = cinescene_config(model)
         if not trained.scene_trained:
-            warnings.warn(NANO_UNTRAINED, CineSceneWarning, stacklevel=1)
+            warnings.warn(UNTRAINED, CineSceneWarning, stacklevel=1)
         vggt = open_vggt(str(path), (trained.vggt_width, trained.vggt_height), "vggt.")
         panorama = to_image(load_panorama(example_panorama_path())[None])
         return io.NodeOutput(model, as_clip(encoder), open_vae(vae), vggt, panorama)

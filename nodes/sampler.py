@@ -3,12 +3,11 @@
 from typing import Any
 
 from ..cinescene_core.config import SamplingConfig
+from ..cinescene_core.sampler import SOLVERS
 from .host import sample
 from .sockets import io, problem_of, schema
 
 DEFAULTS = SamplingConfig()
-SOLVERS = {"unipc": "uni_pc", "euler": "euler"}
-"""Our name of a solver to the host's."""
 
 
 class Sampler(io.ComfyNode):
@@ -20,8 +19,8 @@ class Sampler(io.ComfyNode):
             node_id="CineSceneSampler",
             display_name="CineScene Sampler",
             category="shot",
-            description="Denoises the video with the settings CineScene was made for. KSampler does the same "
-            "with more choices.",
+            description="Denoises the video with the settings CineScene was made for. "
+            "KSampler does it with more choices.",
             search_aliases=["sampler", "ksampler", "denoise", "generate"],
             inputs=[
                 io.Model.Input("model", tooltip="The CineScene model, with or without LoRA."),
@@ -49,8 +48,8 @@ class Sampler(io.ComfyNode):
                     min=1,
                     max=30,
                     step=0.1,
-                    tooltip="How strongly the prompt counts (CFG); 1 ignores the negative prompt and takes half "
-                    "the time.",
+                    tooltip="How strongly the prompt counts (CFG); "
+                    "1 ignores the negative prompt and takes half the time.",
                 ),
                 io.Float.Input(
                     "shift",
@@ -58,8 +57,8 @@ class Sampler(io.ComfyNode):
                     min=0.01,
                     max=100,
                     step=0.1,
-                    tooltip="Spends more of the steps on noise the larger it is. 8 is Wan's habit; the paper "
-                    "trains with 15.",
+                    tooltip="Spends more of the steps on noise the larger it is. "
+                    "8 is Wan's habit; the paper trains with 15.",
                 ),
                 io.Combo.Input(
                     "solver",
@@ -77,16 +76,6 @@ class Sampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model: Any,
-        positive: list[Any],
-        negative: list[Any],
-        latent: dict[str, Any],
-        seed: int,
-        steps: int,
-        guidance: float,
-        shift: float,
-        solver: str,
+        cls, model: Any, positive: list[Any], negative: list[Any], latent: dict[str, Any], **settings: Any
     ) -> io.NodeOutput:
-        settings = {"seed": seed, "steps": steps, "cfg": guidance, "sampler_name": SOLVERS[solver]}
-        return io.NodeOutput(sample(model, positive, negative, latent, shift=shift, **settings))
+        return io.NodeOutput(sample(model, positive, negative, latent, SamplingConfig(**settings)))

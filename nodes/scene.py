@@ -5,7 +5,7 @@ from typing import Any
 from ..cinescene_core import types
 from ..cinescene_core.scene import encode_scene, load_scene, save_scene
 from .encoders import HostVAE, ManagedVGGT
-from .loaders import INPUT, OUTPUT, content_of, listed_files, named_file, new_file
+from .loaders import INPUT, OUTPUT, content_of, listed_scenes, named_file, new_file
 from .sockets import Scene, SceneEncoder, Views, io, problem_of, progress, schema, show_warnings
 
 SUFFIXES = (".safetensors",)
@@ -25,8 +25,8 @@ class EncodeScene(io.ComfyNode):
                 max=PATCH * 150,
                 step=PATCH,
                 advanced=True,
-                tooltip=f"{side} of the pictures VGGT sees, in pixels; a multiple of {PATCH}, as the model was "
-                "trained. 0 is what the file was made for: 518 x 294, or less for nano.",
+                tooltip=f"{side} of the pictures VGGT sees, in pixels; a multiple of {PATCH}. "
+                "As the model was trained; 0 is what the file was made for: 518 x 294, or less for nano.",
             )
 
         return schema(
@@ -34,8 +34,7 @@ class EncodeScene(io.ComfyNode):
             display_name="Encode Scene",
             category="place",
             description="Turns the views into what the model reads: geometry from VGGT, appearance from the VAE. "
-            "Done once per "
-            "place; another prompt, path or seed does not repeat it.",
+            "Done once per place; another prompt, path or seed does not repeat it.",
             search_aliases=["vggt", "scene", "encode", "features", "place"],
             inputs=[
                 Views.Input("views", tooltip="The views of the place."),
@@ -75,8 +74,8 @@ class SaveScene(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="cinescene/scene",
-                    tooltip="Folder and beginning of the file's name, inside ComfyUI's output folder; a number "
-                    "follows.",
+                    tooltip="Folder and beginning of the file's name, inside ComfyUI's output folder; "
+                    "a number follows.",
                 ),
             ],
             outputs=[io.String.Output(display_name="path", tooltip="Where the file was written.")],
@@ -98,14 +97,14 @@ class LoadScene(io.ComfyNode):
             node_id="CineSceneLoadScene",
             display_name="Load Scene",
             category="place",
-            description="Reads an encoded place from ComfyUI's input folder, or from output/cinescene, where "
-            "Save Scene puts it.",
+            description="Reads an encoded place from ComfyUI's output folder, where Save Scene puts it, "
+            "or from the input folder.",
             search_aliases=["load", "import", "scene", "cache"],
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=listed_files((INPUT, OUTPUT), SUFFIXES),
-                    tooltip="A scene file in ComfyUI's input folder or in output/cinescene.",
+                    options=listed_scenes(),
+                    tooltip="A scene in ComfyUI's input folder, or anywhere in its output folder.",
                 )
             ],
             outputs=[Scene.Output(display_name="scene", tooltip="The encoded place, with its views.")],
@@ -113,7 +112,7 @@ class LoadScene(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str) -> str | bool:
-        return problem_of(named_file, name=file, suffixes=SUFFIXES)
+        return problem_of(named_file, name=file, suffixes=SUFFIXES, places=(INPUT, OUTPUT))
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:

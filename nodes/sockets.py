@@ -40,7 +40,7 @@ Scene = io.Custom("CINESCENE_SCENE")
 Trajectory = io.Custom("CINESCENE_TRAJECTORY")
 """A `cinescene_core.types.Trajectory`."""
 SceneEncoder = io.Custom("CINESCENE_VGGT")
-"""A `encoders.ManagedVGGT`."""
+"""An `encoders.ManagedVGGT`."""
 
 _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 
@@ -59,8 +59,8 @@ def one_picture(image: Tensor) -> Tensor:
     """
     if image.ndim != 4 or len(image) != 1:
         raise ShapeError(
-            f"This node takes one panorama; got an IMAGE of shape {list(image.shape)}. Pick one with Get Image "
-            f"from Batch."
+            f"This node takes one panorama; got an IMAGE of shape {list(image.shape)}. "
+            "Pick one with Get Image from Batch."
         )
     return image[0]
 

@@ -1,8 +1,10 @@
 """Views of a place: cut from a panorama, or photos of it."""
 
+import torch
 from torch import Tensor
 
-from ..cinescene_core.checks import check_video_size
+from ..cinescene_core import types
+from ..cinescene_core.checks import check_finite, check_video_size
 from ..cinescene_core.config import MAX_VIEWS, ViewConfig
 from ..cinescene_core.views import slice_panorama, views_from_images
 from .sockets import Views, io, one_picture, problem_of, progress, schema, show_warnings, to_image
@@ -15,9 +17,18 @@ SIZE = {"min": 16, "max": 4096, "step": 16}
 def size_inputs(what: str) -> list[io.Input]:
     """Width and height widgets; `what` is the thing they measure."""
     return [
-        io.Int.Input("width", default=DEFAULTS.width, **SIZE, tooltip=f"Width of {what}, in pixels; a multiple of 16."),
         io.Int.Input(
-            "height", default=DEFAULTS.height, **SIZE, tooltip=f"Height of {what}, in pixels; a multiple of 16."
+            "width",
+            default=DEFAULTS.width,
+            **SIZE,
+            tooltip=f"Width of {what}, in pixels; a multiple of 16. {DEFAULTS.width} for the full model, 160 for nano.",
+        ),
+        io.Int.Input(
+            "height",
+            default=DEFAULTS.height,
+            **SIZE,
+            tooltip=f"Height of {what}, in pixels; a multiple of 16. "
+            f"{DEFAULTS.height} for the full model, 96 for nano.",
         ),
     ]
 
@@ -53,8 +64,8 @@ class PanoramaViews(io.ComfyNode):
             node_id="CineScenePanoramaViews",
             display_name="Views from Panorama",
             category="place",
-            description="Cuts a 360-degree panorama into pictures all around the horizon. The first is the start "
-            "of the shot.",
+            description="Cuts a 360-degree panorama into pictures all around the horizon. "
+            "The first is the start of the shot.",
             search_aliases=["panorama", "360", "equirectangular", "vr", "hdri", "slice", "perspective"],
             inputs=[
                 io.Image.Input("panorama", tooltip="One 360-degree picture (equirectangular), twice as wide as high."),
@@ -141,5 +152,11 @@ class PhotoViews(io.ComfyNode):
     @classmethod
     @show_warnings
     def execute(cls, photos: Tensor, width: int, height: int) -> io.NodeOutput:
-        views = views_from_images(photos, width, height)
+        check_finite("The photos", photos)
+        report = progress()
+        fitted = []
+        for photo in photos:  # a large one takes a second: the user sees how far it is, and may stop
+            fitted.append(views_from_images(photo[None], width, height).images)
+            report(len(fitted), len(photos))
+        views = types.Views(torch.cat(fitted))
         return io.NodeOutput(views, to_image(views.images))

@@ -11,13 +11,9 @@ from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from safetensors.torch import save_file
 
 from cinescene_core.checks import CheckpointError, ShapeError
-from cinescene_core.models.autoencoder import (
-    WanAutoencoder,
-    autoencoder_from_state_dict,
-    load_autoencoder,
-    new_autoencoder,
-)
+from cinescene_core.models.autoencoder import WanAutoencoder, new_autoencoder
 from cinescene_core.weights import read_bundle_part, save_bundle
+from cinescene_core.weights.autoencoder import autoencoder_from_state_dict, load_autoencoder
 from cinescene_core.weights.vae_keys import has_diffusers_names, to_diffusers, to_original
 
 

@@ -85,7 +85,7 @@ def test_video_sizes():
 @pytest.mark.parametrize("value", [0, -1.5, math.nan, math.inf])
 def test_positive_numbers_are_positive_and_finite(value):
     check_positive("fps", 1e-9)
-    with pytest.raises(ValueError, match=rf"^fps must be a positive number; got {value}\.$"):
+    with pytest.raises(ValueError, match=rf"^fps must be a positive number; got {value}\. Use one above zero\.$"):
         check_positive("fps", value)
 
 

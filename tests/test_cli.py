@@ -1,12 +1,21 @@
 """The command: every stage one by one, the whole path, and the sentence for each bad input."""
 
+import builtins
+import functools
+
 import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import write_full_size
 
+import cinescene_core.cli.commands
+import cinescene_core.pipeline
+from cinescene_core.cameras import rotation_from_angles
+from cinescene_core.checks import Interrupted
 from cinescene_core.cli import main
+from cinescene_core.config import UNTRAINED, SamplingConfig
 from cinescene_core.models.vggt import VGGT, VGGTConfig
 from cinescene_core.scene import load_scene
 from cinescene_core.trajectory import load_trajectory, preset_trajectory, save_trajectory
@@ -44,7 +53,7 @@ def test_generate_films_a_panorama_and_says_what_it_cost(panorama, tmp_path, cap
     assert status == 0
     assert video_facts(out) == (5, 160, 96, 15.0)
     assert all(stage in said for stage in ("views", "scene", "text", "sampling", "video", "total"))
-    assert "untrained" in said
+    assert UNTRAINED in said
     assert len(load_scene(scene).views) == 20
 
 
@@ -106,14 +115,69 @@ def test_an_animatic_follows_the_file(panorama, tmp_path):
     assert video_facts(out) == (9, 160, 96, 12.0)
 
 
-def test_the_demo_needs_nothing(tmp_path, capsys):
+def first_frame(path):
+    with av.open(path) as container:
+        return next(container.decode(video=0)).to_ndarray(format="rgb24").astype(float)
+
+
+def test_a_shot_and_its_animatic_start_where_they_are_told(panorama, tmp_path):
+    turned, scene, film_to = tmp_path / "turned.mp4", tmp_path / "place.safetensors", ["--yaw", 90, "--pitch", 20]
+    size = ["--width", 160, "--height", 96]
+    still = ["--trajectory", "static", "--frames", 5]
+    assert film("animatic", "--panorama", panorama, *film_to, *still, *size, "--out", turned) == 0
+    assert film("encode", "--panorama", panorama, *film_to, "--num-views", 2, "--out", scene) == 0
+    views = load_scene(scene).views
+    expected = rotation_from_angles(torch.tensor([90.0, 270.0]), 20.0)
+    torch.testing.assert_close(views.world_from_camera[:, :3, :3], expected)
+    # The mp4 keeps colour per 2 x 2 pixels; the picture is smooth.
+    assert np.abs(first_frame(turned) - 255 * views.images[0].numpy()).mean() < 3
+    filmed = tmp_path / "filmed.safetensors"
+    shot = ["generate", "--panorama", panorama, *film_to, "--num-views", 2, "--prompt", "a dog", *FILM]
+    assert film(*shot, "--out", tmp_path / "shot.mp4", "--save-scene", filmed) == 0
+    assert torch.equal(load_scene(filmed).views.images, views.images)
+
+
+def test_the_path_has_the_lens_of_the_views_unless_told_otherwise(panorama, tmp_path, capsys):
+    shot = ["--prompt", "a dog", *FILM, "--out", tmp_path / "shot.mp4"]
+    scene = tmp_path / "place.safetensors"
+    place = ["--panorama", panorama, "--num-views", 2, "--fov", 60]
+    assert film("generate", *place, *shot, "--save-scene", scene) == 0
+    assert "lens of 60 degrees (trained: a lens of 90 degrees)" in capsys.readouterr().err
+    assert film("generate", "--scene", scene, *shot) == 0
+    assert "the views one of" not in capsys.readouterr().err
+    assert film("generate", "--scene", scene, *shot, "--lens", 45) == 0
+    assert "a lens of 45 degrees, the views one of 60" in capsys.readouterr().err
+
+
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+def test_full_size_files_film(panorama, tmp_path, capsys, device):
+    files = write_full_size(tmp_path)
+    options = [word for pair in files.items() for word in pair]
+    out = tmp_path / "shot.mp4"
+    shot = ["--panorama", panorama, "--prompt", "a red ball", "--trajectory", "arc_left", "--steps", 2, "--out", out]
+    assert film("generate", *options, *shot, "--device", device) == 0
+    said = capsys.readouterr()
+    assert video_facts(out) == (5, 64, 32, 15.0)
+    assert "load" in said.err
+    assert "untrained" not in said.out
+    assert "note" not in said.err
+
+
+def test_the_demo_needs_nothing(tmp_path, monkeypatch, capsys):
+    # Two steps instead of fifty, which take most of a minute on one core.
+    monkeypatch.setattr(cinescene_core.pipeline, "SamplingConfig", functools.partial(SamplingConfig, steps=2))
     out = tmp_path / "folder" / "demo.mp4"
     assert film("demo", "--out", out) == 0
     frames, width, height, _ = video_facts(out)
     assert frames == 17
     assert width > 2 * 640
     assert height == 384
-    assert "untrained" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert UNTRAINED in said.out
+    assert all(stage in said.err for stage in ("animatic", "text", "views", "scene", "sampling", "video", "mp4"))
 
 
 def test_doctor_names_versions_devices_and_files(tmp_path, capsys):
@@ -126,11 +190,35 @@ def test_doctor_names_versions_devices_and_files(tmp_path, capsys):
     assert "page.safetensors: unusable" in said
 
 
+def test_doctor_looks_where_models_usually_stand(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert film("doctor") == 0
+    assert "for other files or folders: cinescene doctor PATH" in capsys.readouterr().out
+    for place in ("models", "host/models/vae"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "page.safetensors").write_text("<!DOCTYPE html>")
+    assert film("doctor") == 0
+    said = capsys.readouterr().out
+    assert "models/page.safetensors: unusable" in said
+    assert "host" not in said
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "host"))
+    assert film("doctor") == 0
+    assert "host/models/vae/page.safetensors: unusable" in capsys.readouterr().out
+
+
+def test_doctor_does_not_promise_what_was_never_tried(monkeypatch, capsys):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert film("doctor") == 0
+    assert "mps: Apple GPU, untested" in capsys.readouterr().out
+
+
 def test_vggt_is_converted(tmp_path, capsys):
     torch.manual_seed(0)
     source, target = tmp_path / "model.pt", tmp_path / "vggt_bf16.safetensors"
     torch.save(VGGT(VGGTConfig.tiny()).state_dict(), source)
     assert film("convert-vggt", source, target) == 0
+    assert "100%" in capsys.readouterr().err
     assert 0 < target.stat().st_size < source.stat().st_size
     assert film("doctor", target) == 0
     assert "VGGT" in capsys.readouterr().out
@@ -152,19 +240,119 @@ def test_vggt_is_converted(tmp_path, capsys):
 def test_bad_input_is_one_sentence(panorama, tmp_path, capsys, arguments, sentence):
     given = ["--panorama", panorama, "--prompt", "a dog", "--steps", 1, "--out", tmp_path / "shot.mp4", *arguments]
     assert film("generate", *given) == 2
-    said = capsys.readouterr().err
+    *bars, said, end = capsys.readouterr().err.split("\n")
     assert said.startswith("cinescene: ")
     assert sentence in said
+    assert all(line.startswith("\rtext:") for line in bars)  # the length of a prompt is known when it is encoded
+    assert end == ""
     assert not (tmp_path / "shot.mp4").exists()
 
 
-def test_a_missing_output_folder_is_told_before_the_work(panorama, tmp_path, capsys):
-    out = tmp_path / "nowhere" / "shot.mp4"
-    assert film("generate", "--panorama", panorama, "--prompt", "a dog", *FILM, "--out", out) == 2
-    error = capsys.readouterr().err
-    assert "the folder" in error
-    assert "does not exist" in error
-    assert "sampling" not in error
+@pytest.fixture
+def no_work(monkeypatch):
+    """Whatever reads a model or a picture, or makes one, fails the test."""
+
+    def work(*_, **__):
+        pytest.fail("work began")
+
+    for name in (
+        "load_nano load_models load_panorama load_scene load_photos generate encode_place slice_panorama "
+        "render_animatic convert_vggt"
+    ).split():
+        monkeypatch.setattr(cinescene_core.cli.commands, name, work)
+
+
+SHOT = ["generate", "--panorama", "place.png", "--prompt", "a dog", "--trajectory", "pan_right"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([*SHOT, "--out", "nowhere/shot.mp4"], "the folder nowhere does not exist. Create it"),
+        ([*SHOT, "--out", "shot.gif"], "The video's suffix must be one of .mp4; got '.gif'."),
+        ([*SHOT, "--out", "folder.mp4"], "folder.mp4: it is a folder. Add a file name."),
+        ([*SHOT, "--out", "shot.mp4", "--save-scene", "room.pt"], "A scene is one .safetensors file; got room.pt."),
+        ([*SHOT, "--out", "shot.mp4", "--save-scene", "no/room.safetensors"], "the folder no does not exist."),
+        ([*SHOT, "--out", "shot.mp4", "--device", "cuda:77"], "There is no device 'cuda:77' here; torch can use cpu"),
+        ([*SHOT, "--out", "shot.mp4", "--prompt", " "], "The prompt is empty."),
+        ([*SHOT, "--out", "shot.mp4", "--steps", "0"], "steps must be at least 1; got 0."),
+        ([*SHOT, "--out", "shot.mp4", "--trajectory", "pan_rigth"], "Did you mean 'pan_right'?"),
+        ([*SHOT, "--out", "shot.mp4", "--frames", "0"], "num_frames must be 4n + 1"),
+        ([*SHOT, "--out", "shot.mp4", "--fps", "0"], "fps must be a positive number; got 0"),
+        ([*SHOT, "--out", "shot.mp4", "--lens", "0"], "fov_degrees must lie between 0 and 180; got 0"),
+        (["encode", "--panorama", "place.png", "--out", "no/room.safetensors"], "the folder no does not exist."),
+        (["encode", "--panorama", "place.png", "--out", "room.pt"], "A scene is one .safetensors file; got room.pt."),
+        (["encode", "--panorama", "p.png", "--out", "a.safetensors", "--device", "tpu"], "There is no device 'tpu'"),
+        (
+            ["animatic", "--panorama", "p.png", "--trajectory", "pan_left", "--out", "no/a.mp4"],
+            "the folder no does not",
+        ),
+        (["animatic", "--panorama", "p.png", "--trajectory", "pan_left", "--out", "a.avi"], "got '.avi'"),
+        (["views", "--panorama", "p.png", "--out", "file"], "Cannot write views to file: it is a file. Name a folder."),
+        (
+            ["views", "--panorama", "p.png", "--out", "old"],
+            "old already holds 2 views, the first is view_07.png. Remove",
+        ),
+        (["demo", "--out", "demo.webm"], "got '.webm'"),
+        (["convert-vggt", "model.pt", "no/vggt.safetensors"], "the folder no does not exist."),
+        (
+            ["generate", "--photos", "a.jpg", "--yaw", "0", *SHOT[3:], "--out", "a.mp4"],
+            "--yaw says how a panorama is cut",
+        ),
+        (["views", "--photos", "a.jpg", "--num-views", "3", "--out", "new"], "Leave --num-views out."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done_is_told_before_any_work(tmp_path, monkeypatch, capsys, no_work, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "old").mkdir()
+    for number in (7, 8):
+        (tmp_path / f"old/view_{number:02d}.png").touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("cinescene: ")
+    assert said.count("\n") == 1
+    assert sentence in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+            2,
+            "too little free memory for this. Use fewer",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted; only files that were already finished are there."),
+        (Interrupted("stopped"), 130, "interrupted; only files"),
+    ],
+)
+def test_what_ends_the_work_is_told_in_a_sentence(panorama, tmp_path, monkeypatch, capsys, error, status, sentence):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cinescene_core.cli.commands, "generate", fail)
+    shot = ["--panorama", panorama, "--prompt", "a dog", *FILM, "--out", tmp_path / "shot.mp4"]
+    assert film("generate", *shot) == status
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_tqdm_a_sentence_names_the_extra(panorama, tmp_path, monkeypatch, capsys):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == "tqdm":
+            raise ModuleNotFoundError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    assert film("views", "--panorama", panorama, "--width", 160, "--height", 96, "--out", tmp_path / "out") == 2
+    assert 'The command needs tqdm. Install it with: pip install "cinescene[cli]"' in capsys.readouterr().err
 
 
 def test_a_picture_that_is_no_panorama_is_refused(tmp_path, capsys):

@@ -36,7 +36,7 @@ def test_the_latent_statistics_have_one_number_per_channel():
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ({"num_views": 0}, r"num_views must be 1 to 40; got 0\. The paper uses 20"),
+        ({"num_views": 0}, r"num_views must be 1 to 40; got 0\. Use 20, as the paper does"),
         ({"num_views": 41}, r"num_views must be 1 to 40; got 41"),
         ({"fov_degrees": 0}, r"fov_degrees must lie between 0 and 180; got 0\. To see wider, use more views"),
         ({"fov_degrees": 180}, r"fov_degrees must lie between 0 and 180; got 180"),
@@ -135,6 +135,7 @@ def test_a_whole_number_serves_as_a_real_one():
         ('{"width": 670}', r"multiples of 16 .*; got 670 x 384"),
         ('{"fps": NaN}', r"fps must be a positive number; got nan"),
         ('{"num_heads": 0}', r"num_heads must be a positive number; got 0"),
+        ('{"vggt_width": 500}', r"vggt_width must be a multiple of VGGT's patch, 14; got 500"),
         ('{"vggt_width": -1}', r"vggt_width must be a positive number; got -1"),
         ('{"fov_degrees": 180}', r"fov_degrees must lie between 0 and 180; got 180"),
         ('{"num_views": 41}', r"num_views must be 1 to 40; got 41"),

@@ -5,9 +5,17 @@ import dataclasses
 import pytest
 import torch
 
-from cinescene_core.checks import CheckpointError
+from cinescene_core.checks import CheckpointError, CineSceneWarning
 from cinescene_core.config import LATENT_MEAN, LATENT_STD, CineSceneConfig
-from cinescene_core.context import build_context, reorder_scene, shuffled_order, temporal_positions
+from cinescene_core.context import (
+    build_context,
+    check_request,
+    check_shot,
+    reorder_scene,
+    shuffled_order,
+    temporal_positions,
+)
+from cinescene_core.trajectory import preset_trajectory
 from cinescene_core.types import Scene, SceneProvenance, SceneTokens, Views
 
 
@@ -113,3 +121,78 @@ def test_a_scene_of_another_size_is_refused(scene):
 def test_a_context_mode_that_is_not_built_yet_is_refused(scene):
     with pytest.raises(CheckpointError, match=r"trained with 'cached' context attention.*samples 'joint' only"):
         build_context(scene, 20, CineSceneConfig(context_attention="cached"))
+
+
+# A shot as a whole
+
+AS_TRAINED = CineSceneConfig(num_views=5, width=48, height=32, num_frames=9)
+PATH = preset_trajectory("pan_right", num_frames=9)
+
+
+def zooming(*degrees):
+    """The path with another lens per frame."""
+    return dataclasses.replace(PATH, fov_degrees=torch.tensor(degrees, dtype=torch.float64))
+
+
+def test_a_shot_as_trained_passes_in_silence(scene):
+    check_shot(PATH, scene, AS_TRAINED)  # a warning would be an error here
+    check_shot(zooming(*torch.full((9,), 90.0) + 0.005 * torch.rand(9)), scene, AS_TRAINED)
+    photos = dataclasses.replace(scene, views=Views(scene.views.images))
+    check_shot(PATH, photos, AS_TRAINED)  # their lens is not known
+
+
+def test_a_zoom_is_refused_with_its_lenses(scene):
+    path = zooming(90, 80, 70, 60, 50, 40, 50, 60, 60)
+    with pytest.raises(ValueError, match=r"changes, from 90 to 60 degrees \(between 40 and 90\); .*animatic can show"):
+        check_shot(path, scene, AS_TRAINED)
+
+
+def test_a_length_that_is_none_is_refused(scene):
+    path = dataclasses.replace(PATH, world_from_camera=PATH.world_from_camera[:8], fov_degrees=PATH.fov_degrees[:8])
+    with pytest.raises(ValueError, match=r"num_frames must be 4n \+ 1.*got 8\. Use 5 or 9"):
+        check_shot(path, scene, AS_TRAINED)
+
+
+def test_a_scene_for_another_checkpoint_is_refused_with_the_shot(scene):
+    with pytest.raises(CheckpointError, match="encoded by VGGT abc, but the checkpoint was trained with def"):
+        check_shot(PATH, scene, dataclasses.replace(AS_TRAINED, vggt_id="def"))
+    with pytest.raises(CheckpointError, match="samples 'joint' only"):
+        check_shot(PATH, scene, dataclasses.replace(AS_TRAINED, context_attention="cached"))
+
+
+def test_a_path_with_another_lens_than_the_views_warns(scene):
+    narrow = preset_trajectory("pan_right", num_frames=9, fov_degrees=60)
+    sentence = (
+        r"path has a lens of 60 degrees, the views one of 90\..* Give the path 90 degrees, or cut the views at 60"
+    )
+    with pytest.warns(CineSceneWarning, match=sentence) as told:
+        check_shot(narrow, scene, dataclasses.replace(AS_TRAINED, fov_degrees=60.0))
+    assert len(told) == 1
+
+
+def test_one_warning_lists_all_that_differs_from_training(scene):
+    trained = CineSceneConfig(fov_degrees=75.0)
+    with pytest.warns(CineSceneWarning) as told:
+        check_shot(PATH, scene, trained)
+    assert [str(warning.message) for warning in told] == [
+        "This shot is not as the checkpoint was trained: 48 x 32 pixels (trained: 672 x 384 pixels); "
+        "9 frames (trained: 77 frames); 5 views (trained: 20 views); "
+        "a lens of 90 degrees (trained: a lens of 75 degrees). It may look worse for that."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_views": 6}, "6 views (trained: 5 views)"),
+        ({"size": (32, 48)}, "32 x 48 pixels (trained: 48 x 32 pixels)"),
+    ],
+)
+def test_a_place_that_is_not_encoded_yet_is_checked_alike(change, words):
+    asked = {"num_views": 5, "size": (48, 32), "fov_degrees": 90.0}
+    check_request(PATH, AS_TRAINED, **asked)
+    with pytest.warns(CineSceneWarning) as told:
+        check_request(PATH, AS_TRAINED, **(asked | change))
+    assert (
+        str(told[0].message) == f"This shot is not as the checkpoint was trained: {words}. It may look worse for that."
+    )

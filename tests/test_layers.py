@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "cinescene_core"
-FOUNDATION = ["config", "checks", "cameras", "types", "latents", "files"]
+FOUNDATION = ["config", "checks", "cameras", "types", "latents", "files", "costs", "devices"]
 STAGES = ["panorama", "views", "scene", "trajectory", "animatic", "context", "sampler", "video", "pipeline"]
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server", "node_helpers", "latent_preview"}
 TRAINING = {"lightning", "pytorch_lightning", "cinescene_training"}
@@ -37,7 +37,9 @@ def core_imports(source: str, depth: int) -> set[str]:
 
 def core_violations(name: str, imported: set[str]) -> set[str]:
     """What the core module or sub-package `name` must not import of `imported`."""
-    if name in FOUNDATION or name in {"models", "weights"}:
+    if name == "models":
+        return imported & {*STAGES, "weights"}
+    if name in FOUNDATION or name == "weights":
         return imported & set(STAGES)
     later = set(STAGES[STAGES.index(name) + 1 :]) if name in STAGES else set()
     later |= set() if name in PIPELINE_CLIENTS else {"pipeline"} & imported
@@ -46,7 +48,11 @@ def core_violations(name: str, imported: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("layer", FORBIDDEN)
 def test_no_layer_imports_its_clients(layer):
-    for path in (ROOT / layer).rglob("*.py"):
+    if layer == "training" and not (ROOT / layer).is_dir():
+        pytest.skip("the training subproject is not part of this checkout")
+    paths = list((ROOT / layer).rglob("*.py"))
+    assert paths, f"{layer} was not found"
+    for path in paths:
         bad = absolute_imports(path.read_text(encoding="utf-8")) & FORBIDDEN[layer]
         assert not bad, f"{path} imports {bad} against the arrows"
 
@@ -74,6 +80,9 @@ def test_only_relative_imports_inside_the_pack():
         ("views", "from . import scene", 0),
         ("trajectory", "from ..animatic import render_animatic", 1),
         ("models", "from ..context import build", 1),
+        ("models", "from ...weights.files import read_header", 2),
+        ("weights", "from ..scene import load_scene", 1),
+        ("costs", "from .pipeline import generate", 0),
         ("types", "from .panorama import x", 0),
         ("sampler", "def f():\n    from .pipeline import generate", 0),
     ],
@@ -88,5 +97,13 @@ def test_the_rule_allows_what_it_should():
 
 
 def test_comfy_api_is_imported_in_one_file():
-    files = [p.name for p in (ROOT / "nodes").glob("*.py") if "comfy_api" in absolute_imports(p.read_text("utf-8"))]
-    assert files in ([], ["sockets.py"])
+    nodes = ROOT / "nodes"
+    files = [path for path in nodes.rglob("*.py") if "comfy_api" in absolute_imports(path.read_text("utf-8"))]
+    assert files == [nodes / "sockets.py"]
+
+
+def test_every_file_of_the_core_has_a_place():
+    # A new file would be free to import anything until it is named here.
+    known = {*FOUNDATION, *STAGES, "models", "weights", "cli", "__init__", "assets"}
+    found = {path.name.removesuffix(".py") for path in CORE.iterdir() if not path.name.startswith("__pycache__")}
+    assert found == known

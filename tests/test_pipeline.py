@@ -1,14 +1,17 @@
-"""The stages as one function, on the embedded model."""
+"""The stages as one function, on the embedded model, and on small files of the full-size layouts."""
 
 import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from tiny_models import tiny_vggt, write_full_size
 
-from cinescene_core.checks import CheckpointError, Interrupted
+import cinescene_core.pipeline
+from cinescene_core.checks import CheckpointError, CineSceneWarning, Interrupted, ShapeError
 from cinescene_core.config import SamplingConfig
 from cinescene_core.context import build_context, shuffled_order
-from cinescene_core.pipeline import Models, generate, load_models, load_nano
+from cinescene_core.pipeline import Models, encode_place, generate, load_models, load_nano
 from cinescene_core.sampler import sample_latents
 from cinescene_core.scene import encode_scene
 from cinescene_core.trajectory import preset_trajectory
@@ -17,6 +20,8 @@ from cinescene_core.views import slice_panorama
 
 PROMPT = "a red robot walks"
 SAMPLING = SamplingConfig(steps=2, seed=3)
+# The embedded model is made for 17 frames; five are enough here, and a test of its own looks at the note.
+pytestmark = pytest.mark.filterwarnings("ignore:This shot is not as the checkpoint was trained. 5 frames")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def test_a_shot_has_the_size_length_and_speed_asked_for(models, shot):
 
 
 def test_generate_is_its_stages(models, panorama, trajectory, shot):
-    with torch.inference_mode():
+    with torch.no_grad():
         config = models.config
         scene = encode_scene(
             slice_panorama(panorama, models.view_config()),
@@ -102,30 +107,146 @@ def test_shuffling_is_asked_for_by_seed(models, trajectory, shot):
 def test_progress_is_told_and_can_stop_the_work(models, trajectory, shot):
     told = []
     generate(models, shot.scene, PROMPT, trajectory, sampling=SAMPLING, on_progress=lambda *step: told.append(step))
-    assert told == [("sampling", 1, 2), ("sampling", 2, 2), ("video", 0, 1), ("video", 1, 1)]
+    text = [("text", done, 2) for done in range(3)]
+    assert told == [*text, ("sampling", 1, 2), ("sampling", 2, 2), ("video", 0, 1), ("video", 1, 1)]
     with pytest.raises(Interrupted):
         generate(models, shot.scene, PROMPT, trajectory, sampling=SAMPLING, should_stop=lambda: True)
 
 
-def test_an_empty_prompt_is_refused_before_any_work(models, panorama, trajectory):
-    with pytest.raises(ValueError, match=r"The prompt is empty\. Describe what moves"):
-        generate(models, panorama, "  ", trajectory)
+def test_encode_place_is_the_scene_of_generate(models, panorama, shot):
+    scene = encode_place(models, panorama)
+    assert torch.equal(scene.tokens.patch, shot.scene.tokens.patch)
+    assert torch.equal(scene.latents, shot.scene.latents)
 
 
-def test_a_bad_length_is_refused_before_any_work(models, panorama, trajectory):
-    path = dataclasses.replace(
-        trajectory, world_from_camera=trajectory.world_from_camera[:3], fov_degrees=trajectory.fov_degrees[:3]
+def test_networks_and_results_can_be_trained_on_afterwards(models, shot):
+    # Inside inference mode, moving a network would have made its parameters inference tensors for ever.
+    for network in (models.transformer, models.vae, models.vggt, models.text):
+        assert not any(parameter.is_inference() for parameter in network.parameters())
+    scene = shot.scene
+    for tensor in (shot.frames, shot.latents, scene.latents, scene.tokens.patch, scene.tokens.camera):
+        assert not tensor.is_inference()
+        assert not tensor.requires_grad
+    transformer = models.transformer
+    weight = transformer.patch_embedding.weight
+    weight.requires_grad_(True)
+    text = torch.randn(1, 4, transformer.config.text_width)
+    transformer(shot.latents, torch.tensor([500.0]), text).square().mean().backward()
+    assert weight.grad.isfinite().all()
+    assert weight.grad.abs().max() > 0
+    weight.grad = None
+
+
+# What is refused, and when
+
+
+@pytest.fixture
+def no_stages(monkeypatch):
+    """Every stage of `generate` fails the test: what is refused is refused before any work."""
+
+    def work(*_, **__):
+        pytest.fail("a stage was run")
+
+    for name in ("_encode_text", "slice_panorama", "encode_scene", "sample_latents", "decode_video"):
+        monkeypatch.setattr(cinescene_core.pipeline, name, work)
+
+
+def cut_to_three_frames(path):
+    return dataclasses.replace(path, world_from_camera=path.world_from_camera[:3], fov_degrees=path.fov_degrees[:3])
+
+
+def zoom(path):
+    return dataclasses.replace(path, fov_degrees=torch.linspace(90, 60, len(path), dtype=torch.float64))
+
+
+def encoded_by_another(scene):
+    return dataclasses.replace(scene, provenance=dataclasses.replace(scene.provenance, vggt_id="0123456789abcdef"))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"prompt": "  "}, ValueError, r"The prompt is empty\. Describe what moves"),
+        ({"trajectory": cut_to_three_frames}, ValueError, r"num_frames must be 4n \+ 1.*got 3\. Use 1 or 5"),
+        ({"trajectory": zoom}, ValueError, r"The lens of this path changes, from 90 to 60 degrees"),
+        ({"place": encoded_by_another}, CheckpointError, r"encoded by VGGT 0123456789abcdef, but the checkpoint was"),
+        ({"place": lambda scene: torch.zeros(100, 150, 3)}, ShapeError, r"twice as wide as high; got 150 x 100"),
+        ({"place": lambda scene: torch.full((64, 128, 3), torch.nan)}, ValueError, r"panorama holds 24576 NaN"),
+        ({"device": "cuda:77"}, ValueError, r"There is no device 'cuda:77' here; torch can use cpu"),
+    ],
+)
+def test_a_doomed_shot_is_refused_before_any_work(models, shot, trajectory, no_stages, change, error, sentence):
+    given = {"place": shot.scene, "prompt": PROMPT, "trajectory": trajectory}
+    given |= {name: value(given[name]) if callable(value) else value for name, value in change.items()}
+    with pytest.raises(error, match=sentence):
+        generate(models, **given)
+
+
+def test_a_mode_that_is_not_built_yet_is_refused_before_any_work(models, shot, trajectory, no_stages):
+    cached = dataclasses.replace(models, config=dataclasses.replace(models.config, context_attention="cached"))
+    with pytest.raises(CheckpointError, match=r"'cached' context attention.*samples 'joint' only"):
+        generate(cached, shot.scene, PROMPT, trajectory)
+
+
+@pytest.mark.parametrize("kind", ["scene", "views", "panorama"])
+def test_a_shot_not_as_trained_warns_once(models, panorama, shot, trajectory, kind):
+    place = {"scene": shot.scene, "views": shot.scene.views, "panorama": panorama}[kind]
+    sentence = r"5 frames \(trained: 17 frames\)\. It may look worse"
+    with pytest.warns(CineSceneWarning, match=sentence) as told:
+        generate(models, place, PROMPT, trajectory, sampling=SAMPLING)
+    assert len(told) == 1
+
+
+# Files of the full-size layouts
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_full_size(tmp_path_factory.mktemp("models"))
+
+
+def test_full_size_files_load_and_film(files, panorama):
+    told = []
+    models = load_models(files["--model"], files["--vggt"], files["--wan"], on_progress=lambda *news: told.append(news))
+    assert told == [("load", done, 4) for done in range(5)]
+    assert next(models.transformer.parameters()).dtype == torch.bfloat16
+    path = preset_trajectory("arc_left", num_frames=5)
+    shot = generate(models, panorama, "a red ball rolls", path, sampling=SAMPLING)
+    assert shot.frames.shape == (5, 32, 64, 3)
+    assert shot.latents.isfinite().all()
+    other = generate(models, shot.scene, "a ball", path, sampling=SAMPLING)
+    assert not torch.equal(other.latents, shot.latents)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_card_films_what_the_processor_films(files, panorama):
+    models = load_models(files["--model"], files["--vggt"], files["--wan"], dtype=torch.float32)
+    path = preset_trajectory("arc_left", num_frames=5)
+    places = {name: parameter.data_ptr() for name, parameter in models.transformer.named_parameters()}
+    slow, fast = (
+        generate(models, panorama, "a red ball", path, sampling=SAMPLING, device=device) for device in ("cpu", "cuda")
     )
-    with pytest.raises(ValueError, match=r"num_frames must be 4n \+ 1.*got 3\. Use 1 or 5"):
-        generate(models, panorama, PROMPT, path)
+    # Two steps and three networks in float32, their sums in another order.
+    torch.testing.assert_close(fast.frames, slow.frames, rtol=0, atol=2e-2)
+    assert {name: parameter.data_ptr() for name, parameter in models.transformer.named_parameters()} == places
+    assert all(cost.peak_bytes > 0 for cost in fast.costs)
 
 
-def test_a_scene_of_another_encoder_is_refused(models, trajectory, shot):
-    foreign = dataclasses.replace(
-        shot.scene, provenance=dataclasses.replace(shot.scene.provenance, vggt_id="0123456789abcdef")
+def test_another_vggt_than_the_checkpoints_is_refused_when_loaded(files, tmp_path):
+    other = tiny_vggt(seed=1)
+    save_file(other.state_dict(), tmp_path / "other.safetensors")
+    sentence = (
+        rf"other\.safetensors is VGGT {other.fingerprint}, but cinescene\.safetensors was trained with "
+        rf"{tiny_vggt().fingerprint}\. Use the VGGT file the checkpoint"
     )
-    with pytest.raises(CheckpointError, match=r"encoded by VGGT 0123456789abcdef, but the checkpoint was trained with"):
-        generate(models, foreign, PROMPT, trajectory)
+    with pytest.raises(CheckpointError, match=sentence):
+        load_models(files["--model"], tmp_path / "other.safetensors", files["--wan"])
+
+
+def test_a_mode_that_is_not_built_yet_is_refused_when_loaded(tmp_path):
+    files = write_full_size(tmp_path, context_attention="cached")
+    with pytest.raises(CheckpointError, match=r"'cached' context attention.*samples 'joint' only\. Update"):
+        load_models(files["--model"], tmp_path / "none.safetensors", tmp_path)
 
 
 def test_files_that_are_not_there_are_named(tmp_path):

@@ -343,3 +343,11 @@ def test_a_path_of_another_length_than_4n_plus_1_is_refused(model, context):
     path = dataclasses.replace(PAN, world_from_camera=PAN.world_from_camera[:4], fov_degrees=PAN.fov_degrees[:4])
     with pytest.raises(ValueError, match=r"num_frames must be 4n \+ 1 .* got 4\. Use 1 or 5"):
         sample_latents(model, TEXT, NEGATIVE, path, context, EULER)
+
+
+def test_a_zoom_is_refused(model, context):
+    path = dataclasses.replace(PAN, fov_degrees=torch.linspace(90, 60, len(PAN), dtype=torch.float64))
+    with pytest.raises(
+        ValueError, match=r"lens of this path changes, from 90 to 60 degrees.*the animatic can show"
+    ):
+        sample_latents(model, TEXT, NEGATIVE, path, context, EULER)

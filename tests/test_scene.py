@@ -19,7 +19,7 @@ from cinescene_core.checks import FileFormatError, ShapeError
 from cinescene_core.context import build_context
 from cinescene_core.models.autoencoder import WanAutoencoder, new_autoencoder
 from cinescene_core.models.vggt import VGGT, VGGTConfig, resize_for_vggt, vggt_fingerprint
-from cinescene_core.scene import encode_scene, load_scene, save_scene
+from cinescene_core.scene import check_scene_target, encode_scene, load_scene, save_scene
 from cinescene_core.types import Scene, SceneTokens, Views, content_digest
 from cinescene_core.weights import FileKind, identify, read_header
 
@@ -281,6 +281,34 @@ def test_a_scene_is_not_written_where_it_cannot_be(tmp_path, scene):
         save_scene(scene, tmp_path / "nowhere" / "room.safetensors")
     with pytest.raises(ValueError, match=r"A scene is one \.safetensors file; got room\.pt\. Name it so\."):
         save_scene(scene, tmp_path / "room.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "sentence"),
+    [
+        ("room.pt", ValueError, r"A scene is one \.safetensors file; got room\.pt\. Name it so\."),
+        ("nowhere/room.safetensors", FileNotFoundError, r"the folder .*nowhere does not exist\. Create it"),
+    ],
+)
+def test_a_place_where_no_scene_can_be_written_is_told(tmp_path, name, error, sentence):
+    with pytest.raises(error, match=sentence):
+        check_scene_target(tmp_path / name)
+    check_scene_target(tmp_path / "room.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_size_is_checked_against_the_encoders_own_patches(vae):
+    class Coarse:
+        patch_size, width, fingerprint = 16, 4, "coarse"
+
+        def encode(self, images, on_block=None):
+            rows, columns = images.shape[-2] // 16, images.shape[-1] // 16
+            tokens = torch.zeros(1, len(images[0]), rows * columns, 4)
+            return SceneTokens(tokens, tokens[:, :, :1], (rows, columns))
+
+    assert encode_scene(make_views(), Coarse(), vae, vggt_size=(48, 32)).tokens.grid == (2, 3)
+    with pytest.raises(ShapeError, match=r"must be multiples of 16; got 42 x 28\. Use 48 x 32"):
+        encode_scene(make_views(), Coarse(), vae, vggt_size=VGGT_SIZE)
 
 
 def test_a_full_disk_leaves_the_old_scene(tmp_path, scene, monkeypatch):

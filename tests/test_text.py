@@ -8,31 +8,19 @@ import warnings
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from tiny_models import END, write_text_encoder
+from transformers import UMT5EncoderModel
 
 from cinescene_core.checks import CheckpointError, CineSceneWarning
 from cinescene_core.models.text import UMT5Encoder, VocabularyEncoder, check_prompt, clean_text, split_words
 from cinescene_core.weights import read_bundle_part, save_bundle
-
-PIECES = ["▁a", "▁red", "▁ball", "▁rolls", "▁", *"abcdefghijklmnopqrstuvwxyz'&é"]
-END = 1  # the row of </s>, which the tokenizer appends
 
 
 @pytest.fixture(scope="module")
 def wan_folder(tmp_path_factory):
     """A Wan2.1 release in small: tokenizer and text encoder as diffusers lays them out."""
     folder = tmp_path_factory.mktemp("wan")
-    scores = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0)]
-    scores += [(piece, -1.0 - i) for i, piece in enumerate(PIECES)]
-    tokenizer = Tokenizer(models.Unigram(scores, unk_id=2))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", END)])
-    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder / "tokenizer")
-    torch.manual_seed(0)
-    sizes = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 2, "num_heads": 2}
-    UMT5EncoderModel(UMT5Config(vocab_size=len(scores), **sizes)).save_pretrained(folder / "text_encoder")
+    write_text_encoder(folder)
     return folder
 
 

@@ -101,10 +101,10 @@ def test_views_know_their_number_and_size():
     ("arguments", "sentence"),
     [
         ((torch.zeros(2, 3, 8, 8),), r"Views\.images must have shape \[v, h, w, 3\]; got \[2, 3, 8, 8\]"),
-        ((torch.zeros(0, 8, 8, 3),), r"A scene has 1 to 40 views; got 0\. The paper uses 20"),
+        ((torch.zeros(0, 8, 8, 3),), r"A scene has 1 to 40 views; got 0\. Use 20, as the paper does"),
         ((torch.zeros(41, 1, 1, 3),), r"A scene has 1 to 40 views; got 41"),
         ((torch.zeros(1, 8, 8, 3, dtype=torch.uint8),), r"Views\.images must be float32 in 0\.\.1; got torch\.uint8"),
-        ((torch.zeros(2, 8, 8, 3), poses(3)), r"Views has 2 images but 3 poses"),
+        ((torch.zeros(2, 8, 8, 3), poses(3)), r"Views.world_from_camera must have shape \[2, 4, 4\]; got \[3, 4, 4\]"),
         ((torch.zeros(1, 8, 8, 3), poses(1) @ MIRROR), r"Views\.world_from_camera: frame 0 .*determinant"),
         ((torch.zeros(1, 8, 8, 3), None, 180.0), r"Views\.fov_degrees must lie between 0 and 180; got 180"),
     ],

@@ -15,7 +15,15 @@ from PIL import Image
 import cinescene_core.video
 from cinescene_core.checks import FileFormatError, ShapeError
 from cinescene_core.models.autoencoder import WanAutoencoder, new_autoencoder
-from cinescene_core.video import contact_sheet, decode_video, load_video, save_image, save_video, side_by_side
+from cinescene_core.video import (
+    check_video_target,
+    contact_sheet,
+    decode_video,
+    load_video,
+    save_image,
+    save_video,
+    side_by_side,
+)
 
 COLOURS = torch.tensor(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 0], [1, 1, 1], [0.5, 0.5, 0.5]]
@@ -177,6 +185,40 @@ def test_files_that_are_no_video_are_refused(tmp_path):
         load_video(tmp_path / "text.mp4")
 
 
+@pytest.mark.parametrize(("options", "streams"), [({}, 0), ({"movflags": "frag_keyframe+empty_moov"}, 1)])
+def test_a_video_without_frames_is_refused(tmp_path, options, streams):
+    with av.open(str(tmp_path / "empty.mp4"), "w", options=options) as file:
+        stream = file.add_stream("libx264", rate=15)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        file.start_encoding()
+    with av.open(str(tmp_path / "empty.mp4")) as file:
+        assert len(file.streams.video) == streams
+    with pytest.raises(FileFormatError, match=r"empty\.mp4 holds no frames of a video\. Write it again"):
+        load_video(tmp_path / "empty.mp4")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "sentence"),
+    [
+        ("a.gif", ValueError, r"suffix must be one of \.mp4; got '\.gif'"),
+        ("no/a.mp4", FileNotFoundError, r"the folder .*no does not exist\. Create it"),
+        ("folder.mp4", IsADirectoryError, r"folder\.mp4: it is a folder\. Add a file name"),
+    ],
+)
+def test_a_place_where_no_video_can_be_written_is_told(tmp_path, name, error, sentence):
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(error, match=sentence):
+        check_video_target(tmp_path / name)
+    check_video_target(tmp_path / "a.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.mp4"]
+
+
+def test_every_frame_is_told(tmp_path):
+    told = []
+    save_video(colour_bars(3), tmp_path / "a.mp4", 15, on_frame=lambda *news: told.append(news))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_without_pyav_a_sentence_names_the_extra(monkeypatch, tmp_path):
     real = builtins.__import__
 
@@ -188,6 +230,8 @@ def test_without_pyav_a_sentence_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match=re.escape('need PyAV. Install it with: pip install "cinescene[cli]"')):
         save_video(colour_bars(), tmp_path / "a.mp4", 15)
+    with pytest.raises(ImportError, match="need PyAV"):
+        check_video_target(tmp_path / "a.mp4")
 
 
 # Pictures

@@ -2,15 +2,17 @@
 
 import math
 
+import numpy as np
 import py360convert
 import pytest
 import torch
+from PIL import Image
 
 from cinescene_core.cameras import pixel_rays, rotation_from_angles
-from cinescene_core.checks import CineSceneWarning, ShapeError
+from cinescene_core.checks import CineSceneWarning, FileFormatError, ShapeError
 from cinescene_core.config import ViewConfig
 from cinescene_core.panorama import directions_to_pixels, pixels_to_directions, sample_panorama
-from cinescene_core.views import photograph, slice_panorama, supersampling, views_from_images
+from cinescene_core.views import load_photos, photograph, slice_panorama, supersampling, views_from_images
 
 # On noise, neighbouring texels differ by up to 1 and float32 coordinates are off by up to 3e-4 texels per axis
 # (2^-24 of 4096 texels).
@@ -222,3 +224,50 @@ def test_shrinking_photos_does_not_alias():
 def test_photos_that_cannot_serve_are_refused(images, size, error, message):
     with pytest.raises(error, match=message):
         views_from_images(images, **size)
+
+
+# Photos from files.
+
+
+def test_photos_are_read_as_panoramas_are(tmp_path):
+    rgb = (noise(16) * 255).to(torch.uint8).numpy()
+    grey16 = (noise(16, channels=1)[..., 0] * 65535).numpy().astype(np.uint16)
+    Image.fromarray(rgb).save(tmp_path / "rgb.png")
+    Image.fromarray(grey16).save(tmp_path / "grey16.png")
+    turned = Image.fromarray(np.rot90(rgb).copy())  # a camera on its side: 16 x 32 pixels and a note to turn them
+    exif = turned.getexif()
+    exif[0x0112] = 6  # "turn clockwise to see it upright"
+    turned.save(tmp_path / "turned.png", exif=exif)
+    views = load_photos([tmp_path / name for name in ("rgb.png", "grey16.png", "turned.png")], 32, 16)
+    upright, grey = torch.from_numpy(rgb) / 255, torch.from_numpy(grey16 / 65535).float()
+    assert views.world_from_camera is None
+    assert views.fov_degrees is None
+    assert torch.equal(views.images[0], upright)
+    # Sixteen bits stay sixteen bits: a step of 1 / 65535 is more than float32 rounds.
+    torch.testing.assert_close(views.images[1], grey[..., None].expand(-1, -1, 3), rtol=0, atol=1e-7)
+    assert torch.equal(views.images[2], upright)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("absent.jpg", FileNotFoundError, r"No photo at .*absent\.jpg\. Check the path; it must be a file"),
+        ("text.png", FileFormatError, r"text\.png cannot be read as a picture"),
+        ("print.jpg", FileFormatError, r"is a CMYK picture; a photo must be grey or RGB\. Convert it first"),
+        ("clear.png", ValueError, r"photo clear\.png has an alpha channel, and 100\.0% of its pixels are transparent"),
+    ],
+)
+def test_photos_that_cannot_be_read_are_refused(tmp_path, name, error, message):
+    (tmp_path / "text.png").write_text("not a picture")
+    Image.new("CMYK", (32, 16)).save(tmp_path / "print.jpg")
+    Image.new("RGBA", (32, 16)).save(tmp_path / "clear.png")
+    with pytest.raises(error, match=message):
+        load_photos([tmp_path / name], 32, 16)
+
+
+def test_the_number_of_photos_is_checked_before_they_are_read(tmp_path):
+    for count in (0, 41):
+        with pytest.raises(ShapeError, match=f"1 to 40 photos; got {count}"):
+            load_photos([tmp_path / "absent.jpg"] * count, 32, 16)
+    with pytest.raises(ValueError, match=r"multiples of 16.*got 30 x 16"):
+        load_photos([tmp_path / "absent.jpg"], 30, 16)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from weight_files import TWO_HEADS, TWO_HEADS_RECORD, assert_holds, load_base, state, write
+from weight_files import TWO_HEADS, TWO_HEADS_RECORD, assert_holds, assert_types, load_base, state, write
 
 from cinescene_core.checks import CheckpointError
 from cinescene_core.weights import load_transformer
@@ -68,7 +68,7 @@ def test_scaled_fp8_is_the_original_within_its_rounding(tmp_path, style):
 def test_fp8_files_become_bfloat16_unless_told_otherwise(tmp_path):
     plain_fp8 = {n: v.to(FP8) if v.ndim == 2 else v for n, v in state(kind="wan").items()}  # cast without scales
     model, _ = load_base(write(tmp_path / "wan.safetensors", plain_fp8))
-    assert {value.dtype for value in model.state_dict().values()} == {torch.bfloat16}
+    assert_types(model, torch.bfloat16)
     assert_holds(model, plain_fp8, torch.bfloat16)
 
 

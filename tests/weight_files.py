@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from cinescene_core.checks import CineSceneWarning
 from cinescene_core.config import CineSceneConfig, WanConfig
+from cinescene_core.models.precision import parameter_dtype
 from cinescene_core.models.wan import CineSceneTransformer
 from cinescene_core.weights import load_transformer
 
@@ -78,4 +79,11 @@ def assert_holds(model, tensors, dtype=None):
     """The model's values are exactly these, or these in another type."""
     held = model.state_dict()
     for name, value in tensors.items():
-        assert torch.equal(held[name], value if dtype is None else value.to(dtype)), name
+        expected = value if dtype is None else value.to(parameter_dtype(name, dtype))
+        assert torch.equal(held[name].double(), expected.double()), name
+
+
+def assert_types(model, dtype):
+    """Every parameter has the type it should have in a model of precision `dtype`."""
+    for name, value in model.state_dict().items():
+        assert value.dtype == parameter_dtype(name, dtype), name

@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from ..checks import CineSceneWarning, Interrupted
 from .parser import build_parser
 
@@ -20,8 +22,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ValueError, OSError, ImportError) as error:
             print(f"cinescene: {error}", file=sys.stderr)
             return 2
+        except torch.OutOfMemoryError:
+            print(
+                "cinescene: the device has too little free memory for this. Use fewer frames or views, a smaller "
+                "size, or another --device.",
+                file=sys.stderr,
+            )
+            return 2
         except (KeyboardInterrupt, Interrupted):
-            print("cinescene: interrupted; nothing was written.", file=sys.stderr)
+            print("cinescene: interrupted; only files that were already finished are there.", file=sys.stderr)
             return 130
     return 0
 

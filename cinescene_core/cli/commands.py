@@ -1,45 +1,52 @@
-"""What each command does: read the inputs, call the stages, write the result."""
+"""What each command does: check the outputs, read the inputs, call the stages, write the result."""
 
 import argparse
+import dataclasses
+import warnings
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..animatic import render_animatic
+from ..checks import CineSceneWarning
 from ..config import CineSceneConfig, SamplingConfig, ViewConfig
+from ..devices import check_device
 from ..files import check_target
+from ..models.text import check_prompt
 from ..panorama import example_panorama_path, load_panorama
-from ..pipeline import Models, generate, load_models, load_nano, on_device
-from ..scene import encode_scene, load_scene, save_scene
+from ..pipeline import Models, encode_place, generate, load_models, load_nano
+from ..scene import check_scene_target, load_scene, save_scene
 from ..trajectory import load_trajectory, preset_trajectory, save_trajectory
 from ..types import Trajectory, Views
-from ..video import contact_sheet, save_image, save_video, side_by_side
-from ..views import slice_panorama, views_from_images
+from ..video import check_video_target, contact_sheet, save_image, save_video, side_by_side
+from ..views import load_photos, slice_panorama
 from ..weights.vggt import convert_vggt
 from .report import StageBars, print_report
 
 DEMO_PROMPT = "a red robot walks to the right"
 DEMO_SCALE = 4
 """The embedded model's pictures are small; the demo shows them this many times larger."""
+VIEW_FILE = "view_{:02d}.png"
+CUT = {"num_views": "num_views", "fov": "fov_degrees", "yaw": "yaw_offset_degrees", "pitch": "pitch_degrees"}
+"""Options that cut a panorama, and their fields in `ViewConfig`."""
 
 
 def run_demo(options: argparse.Namespace) -> None:
     """Film the bundled place along a pan, beside what the camera would really see."""
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    check_video_target(options.out)
     models = load_nano()
     config = models.config
     panorama = load_panorama(example_panorama_path())
     trajectory = preset_trajectory(
         "pan_right", num_frames=config.num_frames, fps=config.fps, fov_degrees=config.fov_degrees
     )
-    animatic = render_animatic(panorama, trajectory, DEMO_SCALE * config.width, DEMO_SCALE * config.height)
+    size = DEMO_SCALE * config.width, DEMO_SCALE * config.height
     with StageBars() as bars:
+        animatic = render_animatic(panorama, trajectory, *size, on_frame=bars.of("animatic"))
         shot = generate(models, panorama, DEMO_PROMPT, trajectory, on_progress=bars)
-    enlarged = shot.frames.repeat_interleave(DEMO_SCALE, 1).repeat_interleave(DEMO_SCALE, 2)
-    save_video(side_by_side(animatic, enlarged), options.out, trajectory.fps)
+        enlarged = shot.frames.repeat_interleave(DEMO_SCALE, 1).repeat_interleave(DEMO_SCALE, 2)
+        save_video(side_by_side(animatic, enlarged), options.out, trajectory.fps, on_frame=bars.of("mp4"))
     print("Left: the animatic, what the camera sees of the panorama.")
     print(f"Right: '{DEMO_PROMPT}', by the embedded model, enlarged {DEMO_SCALE} times.")
     print_report(config, shot, options.out)
@@ -47,10 +54,11 @@ def run_demo(options: argparse.Namespace) -> None:
 
 def run_generate(options: argparse.Namespace) -> None:
     """Film a place."""
-    check_target(options.out)
-    models = load(options)
-    trajectory = read_trajectory(options, models.config)
-    place = load_scene(options.scene) if options.scene else read_place(options, models.view_config())
+    check_video_target(options.out)
+    if options.save_scene is not None:
+        check_scene_target(options.save_scene)
+    device = check_device(options.device)
+    check_prompt(options.prompt)
     sampling = SamplingConfig(
         steps=options.steps,
         guidance=options.guidance,
@@ -58,6 +66,14 @@ def run_generate(options: argparse.Namespace) -> None:
         solver=options.solver,
         seed=options.seed,
     )
+    check_path(options)
+    panorama = read_panorama(options)
+    scene = None if options.scene is None else load_scene(options.scene)
+    models = load(options)
+    config = cut(options, models.view_config())
+    place = place_of(options, panorama, config) if scene is None else scene
+    seen = config.fov_degrees if scene is None else scene.views.fov_degrees
+    trajectory = read_trajectory(options, models.config, seen)
     with StageBars() as bars:
         shot = generate(
             models,
@@ -66,37 +82,34 @@ def run_generate(options: argparse.Namespace) -> None:
             trajectory,
             negative_prompt=options.negative,
             sampling=sampling,
+            view_config=config,
             shuffle_seed=options.shuffle,
-            device=options.device,
+            device=device,
             on_progress=bars,
         )
-    save_video(shot.frames, options.out, shot.fps)
-    if options.save_scene:
+        save_video(shot.frames, options.out, shot.fps, on_frame=bars.of("mp4"))
+    if options.save_scene is not None:
         save_scene(shot.scene, options.save_scene)
     print_report(models.config, shot, options.out)
 
 
 def run_views(options: argparse.Namespace) -> None:
     """Cut a panorama into views, as pictures and one contact sheet."""
-    config = ViewConfig(
-        num_views=options.num_views,
-        fov_degrees=options.fov,
-        width=options.width,
-        height=options.height,
-        yaw_offset_degrees=options.yaw,
-        pitch_degrees=options.pitch,
-    )
+    check_views_target(options.out)
+    config = cut(options, ViewConfig(width=options.width, height=options.height))
+    place = place_of(options, read_panorama(options), config)
     with StageBars() as bars:
-        views = as_views(read_place(options, config), config, bars)
+        views = place if isinstance(place, Views) else slice_panorama(place, config, on_view=bars.of("views"))
     options.out.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(views.images):
-        save_image(image, options.out / f"view_{number:02d}.png")
+        save_image(image, options.out / VIEW_FILE.format(number))
     save_image(contact_sheet(views.images, columns=5), options.out / "contact_sheet.png")
     print(f"{len(views)} views of {views.size[0]} x {views.size[1]} pixels in {options.out}")
 
 
 def run_trajectory(options: argparse.Namespace) -> None:
     """Make or convert a camera path."""
+    check_target(options.out)
     trajectory = read_trajectory(options, CineSceneConfig())
     save_trajectory(trajectory, options.out)
     print(
@@ -107,7 +120,7 @@ def run_trajectory(options: argparse.Namespace) -> None:
 
 def run_animatic(options: argparse.Namespace) -> None:
     """Render what the camera would see of the panorama."""
-    check_target(options.out)
+    check_video_target(options.out)
     trajectory = read_trajectory(options, CineSceneConfig())
     panorama = load_panorama(options.panorama)
     with StageBars() as bars:
@@ -116,40 +129,49 @@ def run_animatic(options: argparse.Namespace) -> None:
             trajectory,
             options.width,
             options.height,
-            on_frame=lambda done, total: bars("animatic", done, total),
+            yaw_offset_degrees=options.yaw,
+            pitch_degrees=options.pitch,
+            on_frame=bars.of("animatic"),
         )
-    save_video(frames, options.out, trajectory.fps)
+        save_video(frames, options.out, trajectory.fps, on_frame=bars.of("mp4"))
     print(f"{options.out}: {len(frames)} frames, exact")
 
 
 def run_encode(options: argparse.Namespace) -> None:
     """Encode a place into a scene file."""
-    check_target(options.out)
+    check_scene_target(options.out)
+    device = check_device(options.device)
+    panorama = read_panorama(options)
     models = load(options)
-    config = models.config
-    with (
-        torch.inference_mode(),
-        StageBars() as bars,
-        on_device(models.vggt, options.device),
-        on_device(models.vae, options.device),
-    ):
-        views = as_views(read_place(options, models.view_config()), models.view_config(), bars)
-        scene = encode_scene(
-            views,
-            models.vggt,
-            models.vae,
-            vggt_size=(config.vggt_width, config.vggt_height),
-            device=options.device,
-            on_progress=lambda done, total: bars("scene", done, total),
-        )
+    config = cut(options, models.view_config())
+    place = place_of(options, panorama, config)
+    with StageBars() as bars:
+        scene = encode_place(models, place, view_config=config, device=device, on_progress=bars)
     save_scene(scene, options.out)
-    print(f"{options.out}: {len(views)} views, {options.out.stat().st_size / 2**20:.1f} MiB")
+    print(f"{options.out}: {len(scene.views)} views, {options.out.stat().st_size / 2**20:.1f} MiB")
 
 
 def run_convert_vggt(options: argparse.Namespace) -> None:
     """Write a bf16 file with just the part of VGGT that CineScene reads."""
-    convert_vggt(options.source, options.target, licence=options.licence)
+    check_target(options.target)
+    with StageBars() as bars:
+        convert_vggt(options.source, options.target, licence=options.licence, on_tensor=bars.of("tensors"))
     print(f"{options.target}: {options.target.stat().st_size / 2**20:.1f} MiB")
+
+
+def check_views_target(folder: Path) -> None:
+    """Require a folder that can take new views; it need not exist yet.
+
+    Raises:
+        OSError: it is a file, or holds views already: of fewer views some old ones would stay.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"Cannot write views to {folder}: it is a file. Name a folder.")
+    old = sorted(folder.glob("view_*.png"))
+    if old:
+        raise FileExistsError(
+            f"{folder} already holds {len(old)} views, the first is {old[0].name}. Remove them or name another folder."
+        )
 
 
 def load(options: argparse.Namespace) -> Models:
@@ -171,8 +193,21 @@ def load(options: argparse.Namespace) -> Models:
         return load_models(options.model, options.vggt, options.wan, on_progress=bars)
 
 
-def read_trajectory(options: argparse.Namespace, config: CineSceneConfig) -> Trajectory:
-    """A path file if there is one of that name, else a preset; what is not given is as the model was trained."""
+def check_path(options: argparse.Namespace) -> None:
+    """Require a path that can be read or made, before anything large is loaded; its warnings come later."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CineSceneWarning)
+        read_trajectory(options, CineSceneConfig())
+
+
+def read_trajectory(options: argparse.Namespace, config: CineSceneConfig, seen: float | None = None) -> Trajectory:
+    """A path file if there is one of that name, else a preset; what is not given is as the model was trained.
+
+    Args:
+        options: of `parser.add_trajectory`.
+        config: what the model was trained with.
+        seen: the views' lens in degrees, when it is known: the path has it too unless told otherwise.
+    """
     path = Path(options.trajectory)
     if path.suffix:
         for name in ("amount", "easing", "frames"):
@@ -181,33 +216,43 @@ def read_trajectory(options: argparse.Namespace, config: CineSceneConfig) -> Tra
         return load_trajectory(
             path, fov_degrees=options.lens, fps=options.fps, subject_distance=options.subject_distance
         )
-    given = {"easing": options.easing, "subject_distance": options.subject_distance}
-    return preset_trajectory(
-        options.trajectory,
-        amount=options.amount,
-        num_frames=options.frames or config.num_frames,
-        fps=options.fps or config.fps,
-        fov_degrees=options.lens or config.fov_degrees,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    given = {
+        "num_frames": options.frames,
+        "fps": options.fps,
+        "fov_degrees": options.lens,
+        "easing": options.easing,
+        "subject_distance": options.subject_distance,
+    }
+    trained = {
+        "num_frames": config.num_frames,
+        "fps": config.fps,
+        "fov_degrees": config.fov_degrees if seen is None else seen,
+    }
+    settings = trained | {name: value for name, value in given.items() if value is not None}
+    return preset_trajectory(options.trajectory, amount=options.amount, **settings)
 
 
-def read_place(options: argparse.Namespace, config: ViewConfig) -> Tensor | Views:
-    """A panorama, or views from photos."""
-    if options.panorama:
+def read_panorama(options: argparse.Namespace) -> Tensor | None:
+    """The panorama, if the place is one.
+
+    Raises:
+        ValueError: options that cut a panorama, and none to cut.
+    """
+    if options.panorama is not None:
         return load_panorama(options.panorama)
-    return views_from_images([read_photo(path) for path in options.photos], config.width, config.height)
+    for name in CUT:
+        if getattr(options, name) is not None:
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"{option} says how a panorama is cut, and there is no --panorama. Leave {option} out.")
+    return None
 
 
-def as_views(place: Tensor | Views, config: ViewConfig, bars: StageBars) -> Views:
-    """Cut a panorama; leave views as they are."""
-    if isinstance(place, Views):
-        return place
-    return slice_panorama(place, config, on_view=lambda done, total: bars("views", done, total))
+def cut(options: argparse.Namespace, config: ViewConfig) -> ViewConfig:
+    """How the panorama is cut: as `config` says, but for the options that are given."""
+    given = {field: getattr(options, name) for name, field in CUT.items() if getattr(options, name) is not None}
+    return dataclasses.replace(config, **given)
 
 
-def read_photo(path: Path) -> Tensor:
-    """One photo, upright, as [h, w, 3] in 0..1."""
-    with Image.open(path) as photo:
-        upright = ImageOps.exif_transpose(photo).convert("RGB")
-    return torch.from_numpy(np.asarray(upright).copy()).float() / 255
+def place_of(options: argparse.Namespace, panorama: Tensor | None, config: ViewConfig) -> Tensor | Views:
+    """The panorama, or the photos as views of the config's size."""
+    return load_photos(options.photos, config.width, config.height) if panorama is None else panorama

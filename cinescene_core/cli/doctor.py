@@ -12,7 +12,7 @@ import torch
 from ..checks import CheckpointError
 from ..weights import describe, nano_path, read_header
 
-PACKAGES = ("cinescene", "torch", "numpy", "einops", "safetensors", "pillow", "diffusers", "transformers", "av")
+PACKAGES = ("cinescene", "torch", "numpy", "einops", "safetensors", "pillow", "diffusers", "transformers", "av", "tqdm")
 MODEL_SUFFIXES = {".safetensors", ".pt", ".pth", ".ckpt"}
 
 
@@ -25,8 +25,11 @@ def run_doctor(options: argparse.Namespace) -> None:
     for line in devices():
         print(f"  {line}")
     print("Model files")
-    for path in [nano_path(), *files_below(options.files)]:
+    print(f"  {nano_path()}: {what_is(nano_path())}")
+    for path in files_below(options.files or model_folders()):
         print(f"  {path}: {what_is(path)}")
+    if not options.files:
+        print("  for other files or folders: cinescene doctor PATH ...")
 
 
 def version_of(package: str) -> str:
@@ -44,7 +47,14 @@ def devices() -> Iterator[str]:
         card = torch.cuda.get_device_properties(index)
         yield f"cuda:{index}: {card.name}, {card.total_memory / 2**30:.0f} GiB"
     if torch.backends.mps.is_available():
-        yield "mps: Apple GPU"
+        yield "mps: Apple GPU, untested"
+
+
+def model_folders() -> list[Path]:
+    """Where models usually stand: ./models, and the models of the ComfyUI that COMFYUI_PATH names."""
+    host = os.environ.get("COMFYUI_PATH")
+    folders = [Path("models"), *([Path(host) / "models"] if host else [])]
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def files_below(paths: list[Path]) -> Iterator[Path]:

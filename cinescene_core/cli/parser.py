@@ -6,13 +6,12 @@ from pathlib import Path
 
 import torch
 
-from ..config import CineSceneConfig, SamplingConfig, ViewConfig
+from ..config import SamplingConfig, ViewConfig
 from ..trajectory import EASINGS, PRESETS
 from . import commands
 from .doctor import run_doctor
 
 SAMPLING = SamplingConfig()
-SHOT = CineSceneConfig()
 VIEWS = ViewConfig()
 
 
@@ -31,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     film = command("generate", commands.run_generate, "film a place: picture, prompt and camera path in, video out")
     add_place(film, scene=True)
+    add_cut(film)
     film.add_argument("--prompt", required=True, help="what moves in the place, in words")
     film.add_argument("--negative", default="", help="what to keep out, in words")
     add_trajectory(film)
@@ -41,7 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     views = command("views", commands.run_views, "cut a panorama into views")
     add_place(views)
-    add_view_options(views)
+    add_cut(views, VIEWS)
+    add_size(views)
     views.add_argument("--out", type=Path, required=True, help="folder for view_00.png ... and contact_sheet.png")
 
     path = command("trajectory", commands.run_trajectory, "make a camera path, or convert one")
@@ -50,18 +51,24 @@ def build_parser() -> argparse.ArgumentParser:
 
     animatic = command("animatic", commands.run_animatic, "preview a camera path on a panorama, before any sampling")
     animatic.add_argument("--panorama", type=Path, required=True, help="equirectangular picture, 2:1")
+    add_direction(animatic, "the first frame", default=0.0)
     add_trajectory(animatic)
-    animatic.add_argument("--width", type=int, default=SHOT.width, help="pixels (default %(default)s)")
-    animatic.add_argument("--height", type=int, default=SHOT.height, help="pixels (default %(default)s)")
+    add_size(animatic)
     animatic.add_argument("--out", type=Path, required=True, help="video file to write")
 
     encode = command("encode", commands.run_encode, "encode a place once, for many shots")
     add_place(encode)
+    add_cut(encode)
     add_models(encode)
     encode.add_argument("--out", type=Path, required=True, help="scene file to write (.safetensors)")
 
     doctor = command("doctor", run_doctor, "versions, devices, and which model files are recognised")
-    doctor.add_argument("files", nargs="*", type=Path, help="model files, or folders of them, to examine")
+    doctor.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        help="model files, or folders of them, to examine (default: ./models, and COMFYUI_PATH's)",
+    )
 
     convert = command("convert-vggt", commands.run_convert_vggt, "write the part of VGGT that is needed, in bf16")
     convert.add_argument("source", type=Path, help="official model.safetensors or model.pt")
@@ -79,14 +86,26 @@ def add_place(parser: argparse.ArgumentParser, *, scene: bool = False) -> None:
         place.add_argument("--scene", type=Path, help="a place encoded before, by 'cinescene encode'")
 
 
-def add_view_options(parser: argparse.ArgumentParser) -> None:
-    """How the panorama is cut."""
-    parser.add_argument("--num-views", type=int, default=VIEWS.num_views, help="default %(default)s")
-    parser.add_argument("--fov", type=float, default=VIEWS.fov_degrees, help="degrees across (default %(default)s)")
+def add_cut(parser: argparse.ArgumentParser, usual: ViewConfig | None = None) -> None:
+    """How the panorama is cut; without `usual` as the model was trained."""
+    count, lens = (usual.num_views, f"{usual.fov_degrees:g}") if usual else ("as trained", "as trained")
+    parser.add_argument("--num-views", type=int, help=f"views around the horizon (default: {count})")
+    parser.add_argument("--fov", type=float, help=f"lens of the views: degrees across (default: {lens})")
+    add_direction(parser, "the first view, and so the shot,")
+
+
+def add_direction(parser: argparse.ArgumentParser, what: str, default: float | None = None) -> None:
+    """Where `what` looks in the panorama."""
+    parser.add_argument(
+        "--yaw", type=float, default=default, help=f"where {what} looks: degrees right of the panorama's centre"
+    )
+    parser.add_argument("--pitch", type=float, default=default, help=f"where {what} looks: degrees above the horizon")
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    """The size of pictures."""
     parser.add_argument("--width", type=int, default=VIEWS.width, help="pixels (default %(default)s)")
     parser.add_argument("--height", type=int, default=VIEWS.height, help="pixels (default %(default)s)")
-    parser.add_argument("--yaw", type=float, default=0.0, help="degrees right of the panorama's centre")
-    parser.add_argument("--pitch", type=float, default=0.0, help="degrees above the horizon")
 
 
 def add_trajectory(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +115,7 @@ def add_trajectory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--easing", choices=list(EASINGS), help="speed over time (default linear)")
     parser.add_argument("--frames", type=int, help="frames, 4n + 1 (default: as the model was trained)")
     parser.add_argument("--fps", type=float, help="frames per second (default: as the model was trained)")
-    parser.add_argument("--lens", type=float, help="horizontal field of view in degrees (default: as trained)")
+    parser.add_argument("--lens", type=float, help="lens of the path: degrees across (default: that of the views)")
     parser.add_argument("--subject-distance", type=float, help="metres from the first camera to the subject")
 
 

@@ -1,24 +1,19 @@
 """What the user sees while a command works, and when it is done."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from tqdm import tqdm
-
-from ..config import CineSceneConfig
+from ..config import UNTRAINED, CineSceneConfig
 from ..pipeline import Shot
-
-UNTRAINED = (
-    "These weights are untrained: they show that every stage runs and what it costs. "
-    "The picture they make is noise, not film."
-)
 
 
 class StageBars:
     """One progress bar per stage, on standard error."""
 
     def __init__(self) -> None:
-        self.bar: tqdm | None = None
+        self.bar: Any = None
         self.stage = ""
 
     def __enter__(self) -> Self:
@@ -32,8 +27,20 @@ class StageBars:
         """Show that `done` of `total` parts of `stage` are behind us."""
         if self.bar is None or self.stage != stage:
             self.__exit__()
-            self.bar, self.stage = tqdm(total=total, desc=stage), stage
+            self.bar, self.stage = _new_bar(stage, total), stage
         self.bar.update(done - self.bar.n)
+
+    def of(self, stage: str) -> Callable[[int, int], None]:
+        """What a single stage tells (done, total)."""
+        return partial(self, stage)
+
+
+def _new_bar(stage: str, total: int) -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError('The command needs tqdm. Install it with: pip install "cinescene[cli]"') from error
+    return tqdm(total=total, desc=stage)
 
 
 def print_report(config: CineSceneConfig, shot: Shot, path: Path) -> None:

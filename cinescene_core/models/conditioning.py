@@ -8,6 +8,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from .precision import in_float32, precise
+
 
 class SceneEmbed(nn.Module):
     """Scene features to implicit 3D tokens F_t (paper section 4.2): resize, patchify, normalise."""
@@ -15,7 +17,7 @@ class SceneEmbed(nn.Module):
     def __init__(self, feature_width: int, width: int, operations: ModuleType | Any, **placement: Any) -> None:
         super().__init__()
         self.conv = operations.Conv2d(feature_width, width, kernel_size=2, stride=2, **placement)
-        self.norm = operations.LayerNorm(width, **placement)
+        self.norm = operations.LayerNorm(width, **precise(placement))
 
     def forward(self, features: Tensor, latent_size: tuple[int, int]) -> Tensor:
         """Embed [b, v, c, rows, columns] features for latents of (h, w); return [b, v h/2 w/2, d].
@@ -28,8 +30,8 @@ class SceneEmbed(nn.Module):
 
     def embed_view(self, view: Tensor, latent_size: tuple[int, int]) -> Tensor:
         """[b, c, rows, columns] features of one view to [b, h/2 w/2, d] tokens."""
-        aligned = interpolate(view.float(), size=latent_size, mode="bilinear", align_corners=False).to(view.dtype)
-        return self.norm(rearrange(self.conv(aligned), "b d r s -> b (r s) d"))
+        aligned = interpolate(in_float32(view), size=latent_size, mode="bilinear", align_corners=False)
+        return self.norm(in_float32(rearrange(self.conv(aligned.to(view.dtype)), "b d r s -> b (r s) d")))
 
 
 def start_conditioning(model: nn.Module, seed: int = 0) -> None:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from torch import Tensor
 
 THETA = 10000.0
@@ -35,17 +35,25 @@ def rotary_tables(frames: Tensor, rows: int, columns: int, head_width: int, devi
         Tables for the t * rows * columns tokens, frame by frame, row by row.
     """
     axes = (frames, torch.arange(rows, device="cpu"), torch.arange(columns, device="cpu"))
-    patterns = ("t c -> (t r s) c", "r c -> (t r s) c", "s c -> (t r s) c")
-    sizes = {"t": len(frames), "r": rows, "s": columns}
-    angles = []
-    for axis, pattern, width in zip(axes, patterns, axis_widths(head_width), strict=True):
-        # float64 on the host: positions times frequencies lose digits in float32.
+    cosines, sines = [], []
+    for axis, width in zip(axes, axis_widths(head_width), strict=True):
+        # float64 on the host, one short table per axis: positions times frequencies lose digits in float32.
         frequency = THETA ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
         angle = axis.to(torch.float64)[:, None] * frequency
-        others = {name: size for name, size in sizes.items() if name != pattern[0]}
-        angles.append(repeat(angle, pattern, **others))
-    angle = torch.cat(angles, dim=-1)
-    return Rotary(angle.cos().float().to(device), angle.sin().float().to(device))
+        cosines.append(angle.cos().float().to(device))
+        sines.append(angle.sin().float().to(device))
+    return Rotary(over_grid(*cosines), over_grid(*sines))
+
+
+def over_grid(by_frame: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
+    """Tables of the three axes, [t, a], [r, b] and [s, c], to one row per token: [t r s, a + b + c]."""
+    sizes = {"t": len(by_frame), "r": len(by_row), "s": len(by_column)}
+    parts = (
+        repeat(by_frame, "t c -> t r s c", r=sizes["r"], s=sizes["s"]),
+        repeat(by_row, "r c -> t r s c", t=sizes["t"], s=sizes["s"]),
+        repeat(by_column, "s c -> t r s c", t=sizes["t"], r=sizes["r"]),
+    )
+    return rearrange(torch.cat(parts, dim=-1), "t r s c -> (t r s) c")
 
 
 def apply_rotary(x: Tensor, rotary: Rotary) -> Tensor:

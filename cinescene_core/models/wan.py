@@ -29,6 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from ..checks import ShapeError, check_shape
 from ..config import LATENT_CHANNELS, WanConfig
 from .conditioning import SceneEmbed
+from .precision import in_float32, precise, precise_dtype
 from .rotary import Rotary, apply_rotary, rotary_tables
 
 PATCH_SIZE = (1, 2, 2)
@@ -83,7 +84,7 @@ class WanBlock(nn.Module):
         width, eps = config.width, config.eps
         self.norm1 = operations.LayerNorm(width, eps=eps, elementwise_affine=False, **placement)
         self.self_attn = WanAttention(config, operations, **placement)
-        self.norm3 = operations.LayerNorm(width, eps=eps, **placement)
+        self.norm3 = operations.LayerNorm(width, eps=eps, **precise(placement))
         self.cross_attn = WanAttention(config, operations, **placement)
         self.norm2 = operations.LayerNorm(width, eps=eps, elementwise_affine=False, **placement)
         self.ffn = nn.Sequential(
@@ -91,8 +92,8 @@ class WanBlock(nn.Module):
             nn.GELU(approximate="tanh"),
             operations.Linear(config.ffn_width, width, **placement),
         )
-        self.modulation = nn.Parameter(torch.empty(1, 6, width, **placement))
-        self.cam_encoder = operations.Linear(POSE_VALUES, width, **placement)
+        self.modulation = nn.Parameter(torch.empty(1, 6, width, **precise(placement)))
+        self.cam_encoder = operations.Linear(POSE_VALUES, width, **precise(placement))
         self.projector = operations.Linear(width, width, **placement) if projector else nn.Identity()
 
     def forward(
@@ -117,8 +118,8 @@ class WanBlock(nn.Module):
         Returns:
             [b, n, d].
         """
-        modulation = torch.stack([s.modulation for s in segments], dim=1).float()
-        table = self.modulation.to(tokens.device, torch.float32) + modulation  # fp8 does not promote by itself
+        modulation = in_float32(torch.stack([s.modulation for s in segments], dim=1))
+        table = self.modulation.to(modulation) + modulation
         lengths = [segment.length for segment in segments]
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.unbind(2)  # each [b, segments, d]
 
@@ -127,13 +128,14 @@ class WanBlock(nn.Module):
             attended = self.add_camera(attended, lengths[0], camera)
         attended = self.projector(self.self_attn(attended, attended, attention, rotary))
         tokens = add_gated(tokens, attended, lengths, gate)
-        tokens = tokens + self.cross_attn(self.norm3(tokens), text, attention)
+        asking = self.norm3(in_float32(tokens)).to(tokens.dtype)
+        tokens = tokens + self.cross_attn(asking, text, attention)
         fed = self.ffn(modulate(self.norm2, tokens, lengths, ffn_shift, ffn_scale))
         return add_gated(tokens, fed, lengths, ffn_gate)
 
     def add_camera(self, tokens: Tensor, num_video_tokens: int, camera: Tensor) -> Tensor:
         """Add each latent frame's pose to its tokens; context tokens receive zero (section 4.2)."""
-        pose = self.cam_encoder(camera.to(tokens.dtype))
+        pose = self.cam_encoder(in_float32(camera)).to(tokens.dtype)
         video, context = tokens.tensor_split([num_video_tokens], dim=1)
         video = video + repeat(pose, "b t d -> b (t n) d", n=num_video_tokens // pose.shape[1])
         return torch.cat([video, context], dim=1)
@@ -146,10 +148,11 @@ class WanHead(nn.Module):
         super().__init__()
         self.norm = operations.LayerNorm(config.width, eps=config.eps, elementwise_affine=False, **placement)
         self.head = operations.Linear(config.width, LATENT_CHANNELS * 4, **placement)
-        self.modulation = nn.Parameter(torch.empty(1, 2, config.width, **placement))
+        self.modulation = nn.Parameter(torch.empty(1, 2, config.width, **precise(placement)))
 
     def forward(self, tokens: Tensor, time: Tensor) -> Tensor:
         """[b, n, d] tokens at [b, d] embedded timesteps to [b, n, 64] patches."""
+        time = in_float32(time)
         shift, scale = (self.modulation.to(time) + time[:, None]).unbind(1)
         return self.head(modulate(self.norm, tokens, [tokens.shape[1]], shift[:, None], scale[:, None]))
 
@@ -165,7 +168,7 @@ class CineSceneTransformer(nn.Module):
         projector: keep ReCamMaster's linear layer behind self-attention; exported files fold it
             into `self_attn.o`.
         operations: namespace of Linear, Conv2d, Conv3d, LayerNorm and RMSNorm.
-        device, dtype: where and as what the parameters are made.
+        device, dtype: where and as what the parameters are made; some stay in float32 (`precision`).
     """
 
     def __init__(
@@ -189,9 +192,9 @@ class CineSceneTransformer(nn.Module):
             operations.Linear(width, width, **placement),
         )
         self.time_embedding = nn.Sequential(
-            operations.Linear(config.frequency_width, width, **placement),
+            operations.Linear(config.frequency_width, width, **precise(placement)),
             nn.SiLU(),
-            operations.Linear(width, width, **placement),
+            operations.Linear(width, width, **precise(placement)),
         )
         self.time_projection = nn.Sequential(nn.SiLU(), operations.Linear(width, 6 * width, **placement))
         self.blocks = nn.ModuleList(
@@ -283,7 +286,8 @@ class CineSceneTransformer(nn.Module):
 
     def embed_time(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         """[b] timesteps to [b, d]."""
-        return self.time_embedding(sinusoid(timestep, self.config.frequency_width).to(dtype))
+        angles = sinusoid(timestep, self.config.frequency_width)
+        return self.time_embedding(angles.to(precise_dtype(dtype))).to(dtype)
 
     def project_time(self, time: Tensor) -> Tensor:
         """[b, d] embedded timesteps to the [b, 6, d] modulation every block shares."""
@@ -296,7 +300,7 @@ def modulate(norm: nn.Module, tokens: Tensor, lengths: list[int], shift: Tensor,
     A table per token would be the same thing and cost gigabytes.
     """
     parts = [
-        (norm(part.float()) * (1 + scale[:, i, None]) + shift[:, i, None]).to(tokens.dtype)
+        (norm(in_float32(part)) * (1 + scale[:, i, None]) + shift[:, i, None]).to(tokens.dtype)
         for i, part in enumerate(tokens.split(lengths, dim=1))
     ]
     return torch.cat(parts, dim=1)
@@ -305,7 +309,7 @@ def modulate(norm: nn.Module, tokens: Tensor, lengths: list[int], shift: Tensor,
 def add_gated(tokens: Tensor, update: Tensor, lengths: list[int], gate: Tensor) -> Tensor:
     """Residual sum in float32, gated per segment by a [b, segments, d] row."""
     parts = [
-        (part.float() + change.float() * gate[:, i, None]).to(tokens.dtype)
+        (in_float32(part) + in_float32(change) * gate[:, i, None]).to(tokens.dtype)
         for i, (part, change) in enumerate(zip(tokens.split(lengths, dim=1), update.split(lengths, dim=1), strict=True))
     ]
     return torch.cat(parts, dim=1)

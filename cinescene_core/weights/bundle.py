@@ -16,8 +16,9 @@ from torch import Tensor
 from ..checks import CheckpointError
 from ..files import atomic_write
 from .files import load_tensors, read_header
+from .metadata import TRANSFORMER_KEY
 
-BUNDLE_PARTS = {"transformer": "cinescene", "vae": "vae", "vggt": "vggt", "text": "text"}
+BUNDLE_PARTS = {"transformer": TRANSFORMER_KEY, "vae": "vae", "vggt": "vggt", "text": "text"}
 """Part to the metadata key of its JSON record; a part's tensors are named `<part>.<name>`."""
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..checks import CheckpointError
+from ..models.precision import parameter_dtype
 from .files import Header
 
 FP8_TYPES = ("F8_E4M3", "F8_E5M2")
@@ -43,7 +44,10 @@ def without_scales(header: Header) -> Header:
 
 
 def dequantise(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Multiply weights by their scales and make everything `dtype`; empties `tensors` on the way."""
+    """Multiply weights by their scales and give everything its type in a model of precision `dtype`.
+
+    Values are copied, so that nothing depends on the file any more; `tensors` is emptied on the way.
+    """
     scales = {_weight_of(name): tensors.pop(name) for name in list(tensors) if name.endswith(_WEIGHT_SCALES)}
     for name in list(tensors):
         if name.endswith(_IGNORED) or name == _MARKER:
@@ -55,7 +59,7 @@ def dequantise(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tens
             scale = scales[name].float()
             scale = scale.reshape(-1, *(1,) * (value.ndim - 1)) if scale.numel() > 1 else scale.reshape(())
             value = value.float() * scale.to(value.device)
-        plain[name] = value.to(dtype)
+        plain[name] = value.to(parameter_dtype(name, dtype), copy=True)
     return plain
 
 

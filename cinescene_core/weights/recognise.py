@@ -8,6 +8,7 @@ from ..checks import CheckpointError
 from ..config import LATENT_CHANNELS
 from .bundle import BUNDLE_PARTS
 from .files import Header
+from .metadata import SCENE_KEY, TRANSFORMER_KEY
 from .wan_keys import has_diffusers_names, to_original
 
 
@@ -134,7 +135,7 @@ def _container(header: Header) -> tuple[FileKind, str] | None:
     fronts = {name.split(".")[0] for name in names}
     if "transformer" in fronts and len(fronts) > 1 and fronts <= set(BUNDLE_PARTS):
         return FileKind.BUNDLE, FileKind.BUNDLE.value
-    if "cinescene_scene" in header.metadata:
+    if SCENE_KEY in header.metadata:
         return FileKind.SCENE, FileKind.SCENE.value
     if any(_LORA.search(name) for name in names):
         return FileKind.LORA, FileKind.LORA.value
@@ -156,7 +157,7 @@ def _wan(header: Header) -> tuple[FileKind, str] | None:
         return FileKind.WAN_OTHER, f"a Wan2.1 image-to-video model ({inputs} input channels)"
     if inputs != LATENT_CHANNELS:
         return FileKind.WAN_OTHER, _wan_of_other_width(inputs, (0, *names["head.modulation"].shape)[-1])
-    if "cinescene" in header.metadata or any(name.startswith("scene_embed.") for name in names):
+    if TRANSFORMER_KEY in header.metadata or any(name.startswith("scene_embed.") for name in names):
         return FileKind.CINESCENE, FileKind.CINESCENE.value
     if "blocks.0.cam_encoder.weight" in names:
         return FileKind.RECAMMASTER, FileKind.RECAMMASTER.value

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -18,8 +18,10 @@ from ..checks import CheckpointError, CineSceneWarning
 from ..config import CineSceneConfig, WanConfig
 from ..files import atomic_write
 from ..models.conditioning import start_conditioning
+from ..models.precision import parameter_dtype
 from ..models.wan import CineSceneTransformer
 from .files import Header, TensorInfo, difference, load_tensors, read_header
+from .metadata import HOST_KEY, TRANSFORMER_KEY
 from .quantised import dequantise, main_dtype, without_scales
 from .recognise import FileKind, original_names, require
 from .wan_keys import has_diffusers_names, to_original
@@ -73,23 +75,54 @@ def load_transformer(
         CheckpointError: another kind of file, a damaged one, missing, unknown or misshapen
             tensors, or metadata that is absent, unknown or contradictory.
     """
+    file = read_transformer(path, prefix, dtype)
+    model = _empty_model(file.header, operations)
+    model.load_state_dict(file.fresh, assign=True, strict=False)
+    model.load_state_dict(dequantise(file.tensors, file.dtype), assign=True, strict=not file.fresh)
+    return model.to(device).eval(), file.config
+
+
+class TransformerFile(NamedTuple):
+    """A transformer's file, checked and read, in Wan's original names."""
+
+    header: Header
+    """Without the scales of quantised weights."""
+    tensors: dict[str, Tensor]
+    """As stored, scales included."""
+    fresh: dict[str, Tensor]
+    """Initial values of the layers that a base file lacks; empty for a CineScene checkpoint."""
+    dtype: torch.dtype
+    """Precision of the model."""
+    config: CineSceneConfig
+    """What it was trained with."""
+
+
+def read_transformer(
+    path: str | os.PathLike[str], prefix: str = "", dtype: torch.dtype | None = None
+) -> TransformerFile:
+    """Check and read a transformer's file without making the network; see `load_transformer`.
+
+    Raises:
+        CheckpointError: as `load_transformer`.
+
+    Warns:
+        CineSceneWarning: what a base file will not do.
+    """
     header = read_header(path).part(prefix) if prefix else read_header(path)
     kind = require(header, TRANSFORMER_KINDS, "CineScene's transformer")
     header = without_scales(original_names(header))
     config = scene_config_from(header, kind)
     dtype = main_dtype(header) if dtype is None else dtype
-    fresh = fresh_layers(header, kind, dtype)
-    model = _empty_model(header, operations)
-    model.load_state_dict(fresh, assign=True, strict=False)
+    fresh = _fresh_layers(header, kind, dtype)
     tensors = load_tensors(path, prefix=prefix)
     if has_diffusers_names(tensors):
         tensors = {to_original(name): tensors.pop(name) for name in list(tensors)}
-    model.load_state_dict(dequantise(tensors, dtype), assign=True, strict=not fresh)
-    warn_if_untrained(header, kind)
-    return model.to(device).eval(), config
+    if kind in _UNTRAINED:
+        warnings.warn(f"{header.path.name} is {_UNTRAINED[kind]}.", CineSceneWarning, stacklevel=3)
+    return TransformerFile(header, tensors, fresh, dtype, config)
 
 
-def fresh_layers(header: Header, kind: FileKind, dtype: torch.dtype) -> dict[str, Tensor]:
+def _fresh_layers(header: Header, kind: FileKind, dtype: torch.dtype) -> dict[str, Tensor]:
     """Compare a file with the transformer; give the layers that a base file lacks their initial values.
 
     Args:
@@ -105,16 +138,10 @@ def fresh_layers(header: Header, kind: FileKind, dtype: torch.dtype) -> dict[str
     """
     model = _empty_model(header)
     missing = _check_tensors(header, model, kind)
-    empty = {name: torch.empty(shape, dtype=dtype) for name, shape in missing.items()}
+    empty = {name: torch.empty(shape, dtype=parameter_dtype(name, dtype)) for name, shape in missing.items()}
     model.load_state_dict(empty, assign=True, strict=False)
     start_conditioning(model)
     return {name: model.get_parameter(name).detach() for name in missing}
-
-
-def warn_if_untrained(header: Header, kind: FileKind) -> None:
-    """Warn (`CineSceneWarning`) what a base file will not do."""
-    if kind in _UNTRAINED:
-        warnings.warn(f"{header.path.name} is {_UNTRAINED[kind]}.", CineSceneWarning, stacklevel=3)
 
 
 def wan_config_from(header: Header) -> WanConfig:
@@ -127,8 +154,8 @@ def wan_config_from(header: Header) -> WanConfig:
         CheckpointError: a tensor that shows a size is missing, or the number of heads does not fit.
     """
     width = _side(header, "patch_embedding.weight", 0)
-    if "cinescene" in header.metadata:
-        heads = CineSceneConfig.from_json(header.metadata["cinescene"]).num_heads
+    if TRANSFORMER_KEY in header.metadata:
+        heads = CineSceneConfig.from_json(header.metadata[TRANSFORMER_KEY]).num_heads
         problem = f"metadata field 'num_heads' is {heads}, which does not fit its width of {width}"
     else:
         heads = max(width // WAN_HEAD_WIDTH, 1)
@@ -156,12 +183,12 @@ def scene_config_from(header: Header, kind: FileKind) -> CineSceneConfig:
         CheckpointError: a CineScene file whose metadata is absent, unknown or contradictory.
     """
     if kind is FileKind.CINESCENE:
-        if "cinescene" not in header.metadata:
+        if TRANSFORMER_KEY not in header.metadata:
             raise CheckpointError(
-                f"{header.path.name} has CineScene's layers but no metadata key 'cinescene'; "
+                f"{header.path.name} has CineScene's layers but no metadata key '{TRANSFORMER_KEY}'; "
                 "some tool dropped it on saving. Use the original file."
             )
-        return CineSceneConfig.from_json(header.metadata["cinescene"])
+        return CineSceneConfig.from_json(header.metadata[TRANSFORMER_KEY])
     sizes = wan_config_from(header)
     base = _BASE_MODELS.get((sizes.width, sizes.num_layers), f"Wan2.1-T2V, {sizes.width} wide")
     name = f"ReCamMaster on {base}" if kind is FileKind.RECAMMASTER else base
@@ -180,25 +207,28 @@ def save_transformer(
     Args:
         path: the file to write.
         state_dict: of a `CineSceneTransformer`; `fold_projector` it first for export.
-        config: what it was trained with; stored under the metadata key `cinescene`, and under
-            `config` as ComfyUI's own loader passes it on.
+        config: what it was trained with; stored under `TRANSFORMER_KEY`, and under `HOST_KEY`
+            as ComfyUI's own loader passes it on.
         dtype: type of the stored values; None keeps each as it is.
 
     Raises:
         CheckpointError: `load_transformer` would refuse the result.
         OSError: the file cannot be written; no half-made file is left.
     """
-    tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in state_dict.items()}
+    tensors = {
+        name: value.detach().to("cpu", parameter_dtype(name, dtype) if dtype else None).contiguous()
+        for name, value in state_dict.items()
+    }
     infos = {name: TensorInfo("F32", tuple(value.shape)) for name, value in tensors.items()}
-    header = Header(Path(path), {"cinescene": config.to_json(), "config": comfyui_metadata(config)}, infos)
+    header = Header(Path(path), {TRANSFORMER_KEY: config.to_json(), HOST_KEY: comfyui_metadata(config)}, infos)
     _check_tensors(header, _empty_model(header), FileKind.CINESCENE)
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata=dict(header.metadata))
 
 
 def comfyui_metadata(config: CineSceneConfig) -> str:
-    """What stands under the metadata key `config`, which ComfyUI's own loader hands to the model it makes."""
-    return json.dumps({"transformer": {"cinescene": dataclasses.asdict(config)}}, sort_keys=True)
+    """What stands under `HOST_KEY`: ComfyUI hands each entry of "transformer" to the model it makes."""
+    return json.dumps({"transformer": {TRANSFORMER_KEY: dataclasses.asdict(config)}}, sort_keys=True)
 
 
 def fold_projector(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

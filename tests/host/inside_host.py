@@ -6,7 +6,6 @@ The tests read the report; nothing is judged here.
 """
 
 import asyncio
-import itertools
 import json
 import os
 import sys
@@ -44,7 +43,8 @@ import nodes as host_nodes  # noqa: E402
 
 PACK_FOLDER = BASE / "custom_nodes" / "ComfyUI-CineScene"
 NUM_VIEWS, NUM_FRAMES, SIZE = 3, 2, (4, 6)
-STEPS, GUIDANCE, SHIFT, SEED = 3, 5.0, 8.0, 7
+STEPS, GUIDANCE, SHIFT, SEED = 4, 5.0, 8.0, 7
+"""Steps that divide 1000: for others the host's schedule takes the nearest of its 1000 levels."""
 report: dict[str, Any] = {}
 
 
@@ -69,6 +69,7 @@ PACK = load_pack()
 host, loaders = module("nodes.host"), module("nodes.loaders")
 wan, context_stage = module("cinescene_core.models.wan"), module("cinescene_core.context")
 weights = module("cinescene_core.weights")
+core_config, core_sampler = module("cinescene_core.config"), module("cinescene_core.sampler")
 
 
 def node(name: str) -> Any:
@@ -106,17 +107,18 @@ def make_inputs() -> dict[str, Tensor]:
 
 
 INPUTS = make_inputs()
-SHOT = host.Shot(INPUTS["camera"], INPUTS["latents"], INPUTS["features"])
+SHOT = host.ShotConditions(INPUTS["camera"], INPUTS["latents"], INPUTS["features"])
 CONDITIONS = {sign: [[INPUTS[sign], SHOT._asdict()]] for sign in ("positive", "negative")}
 EMPTY = {"samples": torch.zeros(1, 16, NUM_FRAMES, *SIZE)}
 
 
-def core_velocity(core: Any, record: Any, video: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-    """What the core network says, from the same inputs and without the host."""
+def core_velocity(core: Any, record: Any, video: Tensor, timestep: Tensor, text: Tensor, **changes: Any) -> Tensor:
+    """What the core network says, from the same inputs and without the host; in the type of `video`."""
     positions = torch.cat(context_stage.temporal_positions(record.positions, NUM_FRAMES, NUM_VIEWS))
-    scene = core.embed_context(INPUTS["latents"], INPUTS["features"], positions)
+    scene = core.embed_context(INPUTS["latents"].to(video), INPUTS["features"].to(video), positions)
     late = timestep if record.context_timestep == "shared" else None
-    return core(video, timestep, text, camera=INPUTS["camera"], context=scene, context_timestep=late)
+    given = {"camera": INPUTS["camera"], "context": scene, "context_timestep": late} | changes
+    return core(video, timestep, text.to(video), **given)
 
 
 def measure_forward() -> None:
@@ -130,38 +132,86 @@ def measure_forward() -> None:
     got = model.model.diffusion_model(INPUTS["video"], timestep, INPUTS["positive"], {}, **SHOT._asdict())
     report["forward"] = difference(got, core_velocity(core, record, INPUTS["video"], timestep, INPUTS["positive"]))
 
-    shifted = host.with_shift(model, SHIFT)
-    sigmas = comfy.samplers.calculate_sigmas(shifted.get_model_object("model_sampling"), "simple", STEPS)
-    x = comfy.sample.prepare_noise(EMPTY["samples"], SEED) * sigmas[0]
-    for now, then in itertools.pairwise(sigmas):
-        cond, uncond = (
-            core_velocity(core, record, x, now[None] * 1000, INPUTS[sign]) for sign in ("positive", "negative")
-        )
-        x = x + (uncond + GUIDANCE * (cond - uncond)) * (then - now)
-    expected = module("cinescene_core.latents").denormalise_latents(x)
-    got = host_nodes.common_ksampler(
-        shifted, SEED, STEPS, GUIDANCE, "euler", "simple", CONDITIONS["positive"], CONDITIONS["negative"], EMPTY
-    )[0]["samples"]
-    report["ksampler"] = difference(got, expected)
-    ours = node("CineSceneSampler").execute(
-        shifted, CONDITIONS["positive"], CONDITIONS["negative"], EMPTY, SEED, STEPS, GUIDANCE, SHIFT, "euler"
-    )
-    report["own_sampler"] = difference(ours.args[0]["samples"], expected)
 
-
-def denoise(model: Any, steps: int = STEPS, solver: str = "euler", latent: dict[str, Any] = EMPTY) -> Tensor:
-    settings = {"seed": SEED, "steps": steps, "cfg": GUIDANCE, "sampler_name": solver}
-    return host.sample(model, CONDITIONS["positive"], CONDITIONS["negative"], latent, shift=SHIFT, **settings)[
-        "samples"
-    ]
-
-
-def measure_host_features() -> None:
-    """What stock nodes and other packs may do to the model."""
+def measure_sampling() -> None:
+    """Whole samplings by the host against the core's loop and solvers over the core network in plain torch."""
+    path = folder_paths.get_full_path_or_raise("diffusion_models", "tiny_cinescene.safetensors")
+    core, record = weights.load_transformer(path)
     model = own_load("tiny_cinescene.safetensors")
-    plain = denoise(model)
-    report["repeat"] = difference(denoise(model), plain)
+    shifted = host.with_shift(model, SHIFT)
+    noise = core_sampler.make_noise(EMPTY["samples"].shape, SEED)
+    report["noise"] = difference(comfy.sample.prepare_noise(EMPTY["samples"], SEED), noise)
+    simple = comfy.samplers.calculate_sigmas(shifted.get_model_object("model_sampling"), "simple", STEPS)
+    report["sigmas"] = float((simple - core_sampler.flow_sigmas(STEPS, SHIFT)).abs().max())
 
+    def velocity(latents: Tensor, sigma: float) -> Tensor:
+        def predict(text: Tensor) -> Tensor:
+            return core_velocity(core, record, latents, torch.tensor([sigma * 1000]), text)
+
+        return core_sampler.guided_velocity(predict, INPUTS["positive"], INPUTS["negative"], GUIDANCE)
+
+    report["own_sampler"] = {}
+    for solver in ("euler", "unipc"):
+        config = core_config.SamplingConfig(steps=STEPS, shift=SHIFT, solver=solver)
+        found = core_sampler.denoise(velocity, noise, config)
+        expected = module("cinescene_core.latents").denormalise_latents(found)
+        ours = node("CineSceneSampler").execute(
+            model, CONDITIONS["positive"], CONDITIONS["negative"], EMPTY,
+            seed=SEED, steps=STEPS, guidance=GUIDANCE, shift=SHIFT, solver=solver,
+        )  # fmt: skip
+        report["own_sampler"][solver] = difference(ours.args[0]["samples"], expected)
+        if solver == "euler":
+            euler = expected
+            stock = host_nodes.common_ksampler(
+                shifted, SEED, STEPS, GUIDANCE, "euler", "simple", CONDITIONS["positive"], CONDITIONS["negative"], EMPTY
+            )
+            report["ksampler"] = difference(stock[0]["samples"], expected)
+    report["solvers_apart"] = difference(expected, euler)
+
+
+def measure_precision() -> None:
+    """A model in bfloat16: it must see the poses as they are, also when the host casts every float condition."""
+    name = "tiny_bf16.safetensors"
+    core, record = weights.load_transformer(folder_paths.get_full_path_or_raise("diffusion_models", name))
+    path = folder_paths.get_full_path_or_raise("diffusion_models", name)
+    tensors = weights.load_tensors(path)
+    model = comfy.sd.load_diffusion_model_state_dict(
+        dict(tensors), model_options={"dtype": torch.bfloat16}, metadata=dict(weights.read_header(path).metadata)
+    )
+    inner = model.model
+    comfy.model_management.load_models_gpu([model])
+    report["bf16_types"] = sorted({str(value.dtype) for value in inner.diffusion_model.state_dict().values()})
+    inner.manual_cast_dtype = None  # what the host chooses on a card; on a CPU it computes in float32
+    report["bf16_inference"] = str(inner.get_dtype_inference())
+    far = INPUTS["camera"].clone()
+    far[..., 3] += 8  # metres, where bfloat16 counts in steps of 3 cm
+    video, sigma = INPUTS["video"], torch.tensor([0.7])
+
+    def through_host(camera: Tensor) -> Tensor:
+        shot = SHOT._replace(cinescene_camera=camera)._asdict()
+        conds = inner.extra_conds(cross_attn=INPUTS["positive"], noise=video, device=torch.device("cpu"), **shot)
+        given = {name: cond.process_cond(batch_size=1).cond for name, cond in conds.items()}
+        denoised = inner.apply_model(video, sigma, **given)
+        return (video - denoised) / sigma
+
+    def through_core(camera: Tensor) -> Tensor:
+        half = video.to(torch.bfloat16)
+        changes = {"camera": camera, "attention": host.HostAttention({})}  # in bfloat16 another sum shows
+        return core_velocity(core, record, half, sigma * 1000, INPUTS["positive"], **changes).float()
+
+    expected = through_core(far)
+    report["bf16"] = difference(through_host(far), expected)
+    report["bf16_rounded_poses"] = difference(through_core(far.to(torch.bfloat16).float()), expected)
+
+
+def denoise(model: Any, steps: int = STEPS, latent: dict[str, Any] = EMPTY) -> Tensor:
+    config = core_config.SamplingConfig(seed=SEED, steps=steps, guidance=GUIDANCE, shift=SHIFT, solver="euler")
+    return host.sample(model, CONDITIONS["positive"], CONDITIONS["negative"], latent, config)["samples"]
+
+
+def measure_batching() -> None:
+    """Guidance branches in one batch, or one after the other where memory is short."""
+    model = own_load("tiny_cinescene.safetensors")
     batches: list[int] = []
 
     def count(executor: Any, x: Tensor, *rest: Any, **named: Any) -> Tensor:
@@ -179,6 +229,11 @@ def measure_host_features() -> None:
     report["batches_apart"] = list(batches)
     report["apart"] = difference(apart, together)
 
+
+def measure_patches() -> None:
+    """Block replacement and attention overrides, as other packs use them."""
+    model = own_load("tiny_cinescene.safetensors")
+    plain = denoise(model)
     replaced: list[int] = []
 
     def replace(arguments: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
@@ -204,12 +259,17 @@ def measure_host_features() -> None:
     report["overridden"] = difference(denoise(overridden, steps=1), denoise(model, steps=1))
     report["overridden_blocks"] = seen
 
+
+def measure_weights() -> None:
+    """LoRA, fp8 storage, a folded projector, and what the host counts for memory."""
+    model = own_load("tiny_cinescene.safetensors")
+    plain = denoise(model)
+    report["repeat"] = difference(denoise(model), plain)
     lora = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("loras", "tiny_lora.safetensors"))
     adapted, _ = comfy.sd.load_lora_for_models(model, None, lora, 0.5, 0)
     report["lora_patches"] = sorted(adapted.patches)
     report["lora"] = difference(denoise(adapted), plain)
     report["after_lora"] = difference(denoise(model), plain)
-
     without, with_scene = (
         model.model.memory_required([1, 16, NUM_FRAMES, *SIZE], cond_shapes=shapes)
         for shapes in ({}, {"cinescene_latents": [list(INPUTS["latents"].shape)]})
@@ -247,7 +307,7 @@ def measure_windows() -> None:
     handler.causal_window_fix = False  # newer hosts show every window the frame before it
     windowed.model_options["context_handler"] = handler
     latent = {"samples": torch.zeros(1, 16, frames, *SIZE)}
-    host.sample(windowed, conditions, conditions, latent, shift=SHIFT, seed=0, steps=1, cfg=1.0, sampler_name="euler")
+    host.sample(windowed, conditions, conditions, latent, core_config.SamplingConfig(steps=1, guidance=1.0))
     report["window_cameras"] = cameras
 
 
@@ -257,6 +317,30 @@ def message_of(call: Any, *arguments: Any) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "nothing was raised"
+
+
+def is_interrupted(call: Any, *arguments: Any) -> bool:
+    """Whether the work ends when the user has pressed stop."""
+    comfy.model_management.interrupt_current_processing(True)
+    try:
+        call(*arguments)
+    except comfy.model_management.InterruptProcessingException:
+        return True
+    finally:
+        comfy.model_management.interrupt_current_processing(False)
+    return False
+
+
+def measure_fp8_camera() -> None:
+    """A file whose camera layer is in scaled fp8: the model has it in float32, exactly."""
+    state = own_load("tiny_cinescene.safetensors").model.diffusion_model.state_dict()
+    state = {name: value.clone() for name, value in state.items()}
+    layer, scale = "blocks.0.cam_encoder", torch.tensor(0.002)
+    stored = (state[f"{layer}.weight"] / scale).to(torch.float8_e4m3fn)
+    state |= {f"{layer}.weight": stored, f"{layer}.scale_weight": scale, "scaled_fp8": torch.zeros(2).to(stored.dtype)}
+    record = own_load("tiny_cinescene.safetensors").model.cinescene
+    loaded = loaders.make_model(state, record, {}).model.diffusion_model.blocks[0].cam_encoder.weight
+    report["fp8_camera"] = [str(loaded.dtype), difference(loaded, stored.float() * scale)]
 
 
 def measure_loading() -> None:
@@ -291,7 +375,7 @@ def measure_loading() -> None:
     report["registered"] = [names[0], names.count(names[0])]
     report["not_cinescene"] = message_of(host.cinescene_config, stock_load("tiny_wan.safetensors"))
     video = torch.zeros(1, 16, NUM_FRAMES, 8, 8)
-    report["wrong_size"] = message_of(denoise, own_load("tiny_cinescene.safetensors"), 1, "euler", {"samples": video})
+    report["wrong_size"] = message_of(denoise, own_load("tiny_cinescene.safetensors"), 1, {"samples": video})
 
 
 def measure_encoders() -> None:
@@ -306,13 +390,12 @@ def measure_encoders() -> None:
     got = vggt.encode(pictures, lambda done, total: blocks.append((done, total)))
     report["vggt"] = max(difference(got.patch, wanted.patch), difference(got.camera, wanted.camera))
     report["vggt_blocks"] = blocks
-    management = comfy.model_management
     views = module("cinescene_core.types").Views(torch.rand(2, 32, 48, 3))
-    management.interrupt_current_processing(True)
-    try:
-        node("CineSceneEncodeScene").execute(views, vggt, vae, 56, 28)
-    except management.InterruptProcessingException:
-        report["encoding"] = "interrupted"
+    report["interrupted"] = [
+        is_interrupted(node("CineSceneEncodeScene").execute, views, vggt, vae, 56, 28),
+        is_interrupted(node("CineScenePhotoViews").execute, torch.rand(2, 40, 60, 3), 48, 32),
+        is_interrupted(node("CineSceneVGGTLoader").execute, "tiny_vggt.safetensors"),
+    ]
     report["wrong_vae"] = message_of(encoders.HostVAE, object())
     adapter = encoders.HostVAE(vae)
     clips = torch.rand(2, 1, 32, 48, 3, generator=torch.Generator().manual_seed(4))
@@ -329,7 +412,19 @@ def measure_encoders() -> None:
     report["nano_class"] = type(model.model).__name__
 
 
+MEASURES = (
+    measure_forward,
+    measure_sampling,
+    measure_precision,
+    measure_batching,
+    measure_patches,
+    measure_weights,
+    measure_fp8_camera,
+    measure_windows,
+    measure_loading,
+    measure_encoders,
+)
 with torch.inference_mode():
-    for measure in (measure_forward, measure_host_features, measure_windows, measure_loading, measure_encoders):
+    for measure in MEASURES:
         measure()
 REPORT.write_text(json.dumps(report, indent=1), encoding="utf-8")

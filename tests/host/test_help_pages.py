@@ -33,18 +33,22 @@ def test_a_page_names_every_input_output_and_move_and_no_other(host: Host) -> No
         text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
         assert text.startswith(f"# {node['display_name']}\n"), name
         inputs = {part: node["input"].get(part, {}) for part in ("required", "optional")}
-        wanted = {"input": set(widget_names(inputs)), "output": set(node["output_name"])}
-        for column in ("input", "output"):
-            assert _first_column(text, column) == wanted[column], f"{name}: {column}s"
+        assert listed(text, "Inputs") == set(widget_names(inputs)), name
+        assert listed(text, "Outputs") == set(node["output_name"]), name
         if name == "CineSceneTrajectoryPreset":
-            moves = {choice["key"] for choice in node["input"]["required"]["move"][1]["options"]}
-            assert _first_column(text, "move") == moves
+            choices = node["input"]["required"]["move"][1]["options"]
+            assert listed(text, "Moves") == {choice["key"] for choice in choices}
 
 
-def _first_column(text: str, heading: str) -> set[str]:
-    """Names in code type in the first column of the table under a heading."""
-    names: set[str] = set()
-    for table in re.findall(rf"^\| {heading} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text + "\n", re.MULTILINE):
-        for row in table.splitlines():
-            names.update(re.findall(r"`([^`]+)`", row.split("|")[1]))
-    return names
+def test_a_page_fits_the_narrow_panel_that_shows_it() -> None:
+    """The panel is some 230 pixels wide and cuts off what does not wrap: tables and indented blocks."""
+    for page in PAGES.glob("*.md"):
+        for line in page.read_text(encoding="utf-8").splitlines():
+            assert not line.startswith(("|", "    ", "```")), f"{page.name}: {line}"
+
+
+def listed(text: str, heading: str) -> set[str]:
+    """The names in code type in front of the colon of each item below a heading."""
+    section = text.split(f"\n## {heading}\n")[1:]
+    items = re.findall(r"^- (.*?):", section[0].split("\n## ")[0], re.MULTILINE) if section else []
+    return {name for item in items for name in re.findall(r"`([^`]+)`", item)}

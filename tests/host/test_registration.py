@@ -5,6 +5,8 @@ import re
 import pytest
 from comfy_server import PACK_NAME, REPOSITORY
 
+from cinescene_core.weights import nano_path, read_bundle_part
+
 NODE_IDS = {
     "CineSceneAnimatic",
     "CineSceneConditioning",
@@ -79,7 +81,21 @@ def test_only_the_widgets_of_the_chosen_move_show(host):
         if name != "static":
             assert list(inputs) == (["degrees"] if name in TURNS else ["metres"]), name
     assert shown["pan_left"]["degrees"][1]["default"] == 75
-    assert shown["dolly_in"]["metres"][1]["default"] == 2  # half the way to a subject 4 m away
+    metres = shown["dolly_in"]["metres"][1]
+    assert metres["default"] == 2  # half the way to a subject 4 m away
+    assert "trained on 0.25 to 1.25 times the subject's distance, which is 1 to 5 at 4 metres" in metres["tooltip"]
+    assert move["options"][0]["key"] == "pan_right"  # what a new node starts with
+
+
+def test_the_widgets_name_what_nano_is_made_for(host):
+    record = read_bundle_part(nano_path(), "transformer")[1]
+    views, path = (
+        host.nodes()[name]["input"]["required"] for name in ("CineScenePanoramaViews", "CineSceneTrajectoryPreset")
+    )
+    for inputs, name in ((views, "width"), (views, "height"), (path, "num_frames")):
+        assert re.search(rf"nano\b.*\b{record[name]}|\b{record[name]} for nano", inputs[name][1]["tooltip"]), name
+    made_for = f"{record['width']} x {record['height']} pixels and {record['num_frames']} frames"
+    assert made_for in host.nodes()["CineSceneNanoLoader"]["description"]
 
 
 def test_search_finds_the_nodes(host):

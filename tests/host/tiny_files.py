@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from cinescene_core.config import CineSceneConfig, WanConfig
 from cinescene_core.models.vggt import VGGT, VGGTConfig
 from cinescene_core.models.wan import CineSceneTransformer
+from cinescene_core.trajectory import save_trajectory
+from cinescene_core.types import Trajectory
 from cinescene_core.weights import fold_projector, save_transformer
 
 WAN = WanConfig(width=128, num_layers=2, num_heads=1, ffn_width=64, text_width=64, feature_width=128)
@@ -35,6 +37,7 @@ def write_tiny_files(base: Path) -> None:
         (models / folder).mkdir(parents=True, exist_ok=True)
     state = random_transformer().state_dict()
     save_transformer(models / "diffusion_models/tiny_cinescene.safetensors", state, RECORD)
+    save_transformer(models / "diffusion_models/tiny_bf16.safetensors", state, RECORD, dtype=torch.bfloat16)
     save_transformer(models / "diffusion_models/tiny_folded.safetensors", fold_projector(state), RECORD)
     stock = random_transformer(
         dataclasses.replace(WAN, text_width=4096)
@@ -62,10 +65,12 @@ def write_tiny_files(base: Path) -> None:
 
 
 def write_pictures(folder: Path) -> None:
-    """A panorama whose columns and rows differ, and pictures that are none."""
+    """A panorama whose columns and rows differ, and pictures that are none; camera paths."""
     rows, columns = np.mgrid[0:256, 0:512]
     picture = np.stack([columns // 2, rows, (columns // 64 + rows // 64) % 2 * 255], axis=-1).astype(np.uint8)
     Image.fromarray(picture).save(folder / "panorama.png")
     Image.fromarray(picture[:, :400]).save(folder / "not_two_to_one.png")
     np.save(folder / "turn.npy", np.broadcast_to(np.eye(4), (9, 4, 4)))
+    zoom = Trajectory(torch.eye(4, dtype=torch.float64).repeat(9, 1, 1), torch.linspace(90, 60, 9))
+    save_trajectory(zoom, folder / "zoom.json")
     (folder / "broken.json").write_text("{", encoding="utf-8")

@@ -33,12 +33,13 @@ def vggt_size(width: int, height: int) -> tuple[int, int]:
     return TRAINED_WIDTH, scaled
 
 
-def resize_for_vggt(images: Tensor, size: tuple[int, int] = (518, 294)) -> Tensor:
+def resize_for_vggt(images: Tensor, size: tuple[int, int] = (518, 294), patch_size: int = PATCH) -> Tensor:
     """Resize pictures, anti-aliased bicubic, and put the channels first.
 
     Args:
         images: [v, h, w, 3] floating point in 0..1; brighter than 1 is cut to 1.
-        size: (width, height) in pixels, both multiples of 14; `vggt_size` keeps the aspect.
+        size: (width, height) in pixels, both multiples of `patch_size`; `vggt_size` keeps the aspect.
+        patch_size: of the scene encoder, in pixels.
 
     Returns:
         [v, 3, height, width] float32 (float64 stays) in 0..1.
@@ -51,10 +52,10 @@ def resize_for_vggt(images: Tensor, size: tuple[int, int] = (518, 294)) -> Tenso
     if not images.is_floating_point():
         raise ShapeError(f"images must be floating point in 0..1; got {images.dtype}. Convert and divide by 255.")
     width, height = size
-    if width < PATCH or height < PATCH or width % PATCH or height % PATCH:
-        near = (max(PATCH, round(side / PATCH) * PATCH) for side in size)
+    if width < patch_size or height < patch_size or width % patch_size or height % patch_size:
+        near = (max(patch_size, round(side / patch_size) * patch_size) for side in size)
         raise ShapeError(
-            f"The size for VGGT must be multiples of {PATCH}; got {width} x {height}. "
+            f"The size for VGGT must be multiples of {patch_size}; got {width} x {height}. "
             f"Use {' x '.join(str(side) for side in near)}."
         )
     pixels = rearrange(images.to(torch.promote_types(images.dtype, torch.float32)), "v h w c -> v c h w")
