@@ -23,7 +23,6 @@ from .models.vggt import resize_for_vggt
 from .types import Autoencoder, Scene, SceneEncoder, SceneProvenance, SceneTokens, Views, content_digest
 from .weights import FileKind, load_tensors, read_header, require
 from .weights.metadata import SCENE_KEY
-from .weights.metadata import SCENE_KEY
 
 SCENE_FORMAT = 1
 TENSORS = ("images", "patch", "camera", "latents")

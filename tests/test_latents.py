@@ -9,8 +9,8 @@ from cinescene_core.latents import denormalise_latents, latent_frames, latent_sh
 
 @pytest.mark.parametrize(("frames", "latent"), [(1, 1), (5, 2), (9, 3), (77, 20), (81, 21)])
 def test_the_first_frame_stands_alone_and_the_others_go_in_fours(frames, latent):
-    groups = [[0]] + [list(range(start, start + 4)) for start in range(1, frames, 4)]
-    assert sum(groups, []) == list(range(frames))
+    groups = [[0], *(list(range(start, start + 4)) for start in range(1, frames, 4))]
+    assert [frame for group in groups for frame in group] == list(range(frames))
     assert latent_frames(frames) == len(groups) == latent
 
 

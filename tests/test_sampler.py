@@ -347,7 +347,5 @@ def test_a_path_of_another_length_than_4n_plus_1_is_refused(model, context):
 
 def test_a_zoom_is_refused(model, context):
     path = dataclasses.replace(PAN, fov_degrees=torch.linspace(90, 60, len(PAN), dtype=torch.float64))
-    with pytest.raises(
-        ValueError, match=r"lens of this path changes, from 90 to 60 degrees.*the animatic can show"
-    ):
+    with pytest.raises(ValueError, match=r"lens of this path changes, from 90 to 60 degrees.*animatic can show"):
         sample_latents(model, TEXT, NEGATIVE, path, context, EULER)

@@ -115,7 +115,9 @@ def add_trajectory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--easing", choices=list(EASINGS), help="speed over time (default linear)")
     parser.add_argument("--frames", type=int, help="frames, 4n + 1 (default: as the model was trained)")
     parser.add_argument("--fps", type=float, help="frames per second (default: as the model was trained)")
-    parser.add_argument("--lens", type=float, help="lens of the path: degrees across (default: that of the views)")
+    parser.add_argument(
+        "--lens", type=float, help="lens of the path: degrees across (default: the views', else as trained)"
+    )
     parser.add_argument("--subject-distance", type=float, help="metres from the first camera to the subject")
 
 
