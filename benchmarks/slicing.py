@@ -4,7 +4,8 @@
 
 Both slicers get the same float32 panorama and make 20 views of 672 x 384, 90 degrees wide. They take turns, and the
 ratio is taken pair by pair, so that other work on the machine hits both. Ours is anti-aliased, py360convert is
-not. Writes benchmarks/results/slicing.md.
+not. Run it on an idle machine: beside other work, threads that wait for each other lose far more than
+their share. Writes benchmarks/results/slicing.md.
 """
 
 import datetime

@@ -11,13 +11,13 @@ from .animatic import render_animatic
 from .config import CineSceneConfig, SamplingConfig, ViewConfig, WanConfig
 from .context import build_context, shuffled_order
 from .panorama import load_panorama
-from .pipeline import Models, Shot, generate, load_models, load_nano
+from .pipeline import Models, Shot, encode_place, generate, load_models, load_nano
 from .sampler import sample_latents
 from .scene import encode_scene, load_scene, save_scene
 from .trajectory import PRESETS, load_trajectory, preset_trajectory, save_trajectory
 from .types import Context, Scene, SceneTokens, Trajectory, Views
 from .video import decode_video, save_video
-from .views import slice_panorama, views_from_images
+from .views import load_photos, slice_panorama, views_from_images
 
 __all__ = [
     "PRESETS",
@@ -34,11 +34,13 @@ __all__ = [
     "WanConfig",
     "build_context",
     "decode_video",
+    "encode_place",
     "encode_scene",
     "generate",
     "load_models",
     "load_nano",
     "load_panorama",
+    "load_photos",
     "load_scene",
     "load_trajectory",
     "preset_trajectory",
