@@ -100,7 +100,8 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     if value not in known:
         near = difflib.get_close_matches(str(value).lower(), known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"{name} must be one of {', '.join(known)}; got '{value}'.{hint}")
+        wanted = f"one of {', '.join(known)}" if len(known) > 1 else known[0]
+        raise ValueError(f"{name} must be {wanted}; got '{value}'.{hint}")
 
 
 def check_num_frames(num_frames: int, stride: int = 4) -> None:

@@ -12,6 +12,7 @@ from tiny_models import write_full_size
 
 import cinescene_core.cli.commands
 import cinescene_core.pipeline
+from cinescene_core import __version__
 from cinescene_core.cameras import rotation_from_angles
 from cinescene_core.checks import Interrupted
 from cinescene_core.cli import main
@@ -269,7 +270,7 @@ SHOT = ["generate", "--panorama", "place.png", "--prompt", "a dog", "--trajector
     ("arguments", "sentence"),
     [
         ([*SHOT, "--out", "nowhere/shot.mp4"], "the folder nowhere does not exist. Create it"),
-        ([*SHOT, "--out", "shot.gif"], "The video's suffix must be one of .mp4; got '.gif'."),
+        ([*SHOT, "--out", "shot.gif"], "The video's suffix must be .mp4; got '.gif'."),
         ([*SHOT, "--out", "folder.mp4"], "folder.mp4: it is a folder. Add a file name."),
         ([*SHOT, "--out", "shot.mp4", "--save-scene", "room.pt"], "A scene is one .safetensors file; got room.pt."),
         ([*SHOT, "--out", "shot.mp4", "--save-scene", "no/room.safetensors"], "the folder no does not exist."),
@@ -367,3 +368,14 @@ def test_notes_are_one_line_each(tmp_path, capsys):
     notes = [line for line in capsys.readouterr().err.splitlines() if "note" in line or "Warning" in line]
     assert len(notes) == 1
     assert notes[0].startswith("cinescene: note: The panorama is 256 pixels wide")
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"cinescene {__version__}\n"
+
+
+def test_doctor_refuses_a_path_that_is_not_there(tmp_path, capsys):
+    assert film("doctor", tmp_path / "nothere") == 2
+    assert "nothere does not exist. Name a model file, or a folder of them." in capsys.readouterr().err

@@ -88,3 +88,10 @@ def test_make_targets_are_there():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert {"demo", "test", "check"} <= named
     assert named <= set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+
+
+def test_links_lead_somewhere_and_nothing_is_left_to_fill_in():
+    targets = re.findall(r"\]\(([^)#:]+)\)", TEXT)
+    assert len(targets) > 10
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+    assert re.findall(r"@[A-Z]+@|TODO|TBD", TEXT) == []

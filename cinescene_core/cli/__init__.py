@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from ..checks import CineSceneWarning, Interrupted
 from .parser import build_parser
@@ -38,4 +39,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def print_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """One line per warning of ours; the libraries' own are not the user's business."""
     if issubclass(category, CineSceneWarning):
-        print(f"cinescene: note: {message}", file=sys.stderr)
+        tqdm.write(f"cinescene: note: {message}", file=sys.stderr)  # clears a progress bar's line first

@@ -212,7 +212,10 @@ def read_trajectory(options: argparse.Namespace, config: CineSceneConfig, seen: 
     if path.suffix:
         for name in ("amount", "easing", "frames"):
             if getattr(options, name) is not None:
-                raise ValueError(f"--{name} shapes a preset; {path} already is a path. Leave the option out.")
+                raise ValueError(
+                    f"--{name} shapes a preset; {path} already is a path. Leave the option out, or make the path again "
+                    "with 'cinescene trajectory'."
+                )
         return load_trajectory(
             path, fov_degrees=options.lens, fps=options.fps, subject_distance=options.subject_distance
         )

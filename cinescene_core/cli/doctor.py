@@ -24,9 +24,10 @@ def run_doctor(options: argparse.Namespace) -> None:
     print("Devices")
     for line in devices():
         print(f"  {line}")
+    found = list(files_below(options.files or model_folders()))
     print("Model files")
     print(f"  {nano_path()}: {what_is(nano_path())}")
-    for path in files_below(options.files or model_folders()):
+    for path in found:
         print(f"  {path}: {what_is(path)}")
     if not options.files:
         print("  for other files or folders: cinescene doctor PATH ...")
@@ -58,8 +59,14 @@ def model_folders() -> list[Path]:
 
 
 def files_below(paths: list[Path]) -> Iterator[Path]:
-    """The files named, and the model files in the folders named."""
+    """The files named, and the model files in the folders named.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+    """
     for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist. Name a model file, or a folder of them.")
         if path.is_dir():
             yield from (found for found in sorted(path.rglob("*")) if found.suffix in MODEL_SUFFIXES)
         else:

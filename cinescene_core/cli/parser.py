@@ -6,18 +6,25 @@ from pathlib import Path
 
 import torch
 
-from ..config import SamplingConfig, ViewConfig
+from .. import __version__
+from ..config import CineSceneConfig, SamplingConfig, ViewConfig
 from ..trajectory import EASINGS, PRESETS
 from . import commands
 from .doctor import run_doctor
 
 SAMPLING = SamplingConfig()
 VIEWS = ViewConfig()
+FULL_LENGTH = f"{CineSceneConfig().num_frames}, as the full-size model; the embedded one films 17"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Every command with its options."""
-    parser = argparse.ArgumentParser(prog="cinescene", description="Films a place.")
+    parser = argparse.ArgumentParser(
+        prog="cinescene",
+        description="Films a place: a 360-degree picture, a camera path and a prompt in; a video out.",
+        epilog="Start with: cinescene demo",
+    )
+    parser.add_argument("--version", action="version", version=f"cinescene {__version__}")
     added = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], None], help: str) -> argparse.ArgumentParser:
@@ -33,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_cut(film)
     film.add_argument("--prompt", required=True, help="what moves in the place, in words")
     film.add_argument("--negative", default="", help="what to keep out, in words")
-    add_trajectory(film)
+    add_trajectory(film, "as the model was trained")
     add_models(film)
     add_sampling(film)
     film.add_argument("--save-scene", type=Path, help="also keep the encoded place, for further shots")
@@ -49,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_trajectory(path)
     path.add_argument("--out", type=Path, required=True, help="file to write: .json, or .npy for the poses alone")
 
-    animatic = command("animatic", commands.run_animatic, "preview a camera path on a panorama, before any sampling")
+    animatic = command("animatic", commands.run_animatic, "preview a pan, tilt or zoom on a panorama, exactly")
     animatic.add_argument("--panorama", type=Path, required=True, help="equirectangular picture, 2:1")
     add_direction(animatic, "the first frame", default=0.0)
     add_trajectory(animatic)
@@ -108,12 +115,12 @@ def add_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, default=VIEWS.height, help="pixels (default %(default)s)")
 
 
-def add_trajectory(parser: argparse.ArgumentParser) -> None:
+def add_trajectory(parser: argparse.ArgumentParser, length: str = FULL_LENGTH) -> None:
     """The camera path: a preset with its settings, or a file."""
     parser.add_argument("--trajectory", required=True, help=f"a .json or .npy file, or one of: {', '.join(PRESETS)}")
     parser.add_argument("--amount", type=float, help="degrees for turns and arcs, metres for moves")
     parser.add_argument("--easing", choices=list(EASINGS), help="speed over time (default linear)")
-    parser.add_argument("--frames", type=int, help="frames, 4n + 1 (default: as the model was trained)")
+    parser.add_argument("--frames", type=int, help=f"frames, 4n + 1 (default: {length})")
     parser.add_argument("--fps", type=float, help="frames per second (default: as the model was trained)")
     parser.add_argument(
         "--lens", type=float, help="lens of the path: degrees across (default: the views', else as trained)"
