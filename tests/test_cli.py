@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tiny_models import write_full_size
 
 import cinescene_core.cli.commands
@@ -379,3 +380,11 @@ def test_the_version_is_told(capsys):
 def test_doctor_refuses_a_path_that_is_not_there(tmp_path, capsys):
     assert film("doctor", tmp_path / "nothere") == 2
     assert "nothere does not exist. Name a model file, or a folder of them." in capsys.readouterr().err
+
+
+def test_a_model_that_is_none_is_named_before_the_other_files_are_asked_for(panorama, tmp_path, capsys):
+    lora = tmp_path / "style.safetensors"
+    save_file({"diffusion_model.blocks.0.self_attn.q.lora_A.weight": torch.zeros(1, 8)}, lora)
+    given = ["--panorama", panorama, "--prompt", "a dog", "--out", tmp_path / "shot.mp4", "--model", lora]
+    assert film("generate", *given, *FILM) == 2
+    assert "style.safetensors is a LoRA" in capsys.readouterr().err

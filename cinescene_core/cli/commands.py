@@ -20,6 +20,8 @@ from ..trajectory import load_trajectory, preset_trajectory, save_trajectory
 from ..types import Trajectory, Views
 from ..video import check_video_target, contact_sheet, save_image, save_video, side_by_side
 from ..views import load_photos, slice_panorama
+from ..weights import read_header, require
+from ..weights.transformer import TRANSFORMER_KINDS
 from ..weights.vggt import convert_vggt
 from .report import StageBars, print_report
 
@@ -179,11 +181,16 @@ def load(options: argparse.Namespace) -> Models:
 
     Raises:
         ValueError: --model without --vggt and --wan, or the other way round.
+        CheckpointError: --model is another kind of file.
     """
     files = {"--model": options.model, "--vggt": options.vggt, "--wan": options.wan}
     missing = [name for name, path in files.items() if path is None]
     if len(missing) == 3:
         return load_nano()
+    if options.model is not None:
+        require(
+            read_header(options.model), TRANSFORMER_KINDS, "CineScene's transformer"
+        )  # the cheapest mistake to find
     if missing:
         raise ValueError(
             f"A full-size model needs --model, --vggt and --wan together; {' and '.join(missing)} missing. "
