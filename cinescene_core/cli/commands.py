@@ -188,9 +188,8 @@ def load(options: argparse.Namespace) -> Models:
     if len(missing) == 3:
         return load_nano()
     if options.model is not None:
-        require(
-            read_header(options.model), TRANSFORMER_KINDS, "CineScene's transformer"
-        )  # the cheapest mistake to find
+        # The cheapest mistake to find, so it is looked for first.
+        require(read_header(options.model), TRANSFORMER_KINDS, "CineScene's transformer")
     if missing:
         raise ValueError(
             f"A full-size model needs --model, --vggt and --wan together; {' and '.join(missing)} missing. "
