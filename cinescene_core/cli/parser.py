@@ -36,15 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo.mp4"), help="video file to write (default %(default)s)")
 
     film = command("generate", commands.run_generate, "film a place: picture, prompt and camera path in, video out")
-    add_place(film, scene=True)
-    add_cut(film)
-    film.add_argument("--prompt", required=True, help="what moves in the place, in words")
-    film.add_argument("--negative", default="", help="what to keep out, in words")
-    add_trajectory(film, "as the model was trained")
-    add_models(film)
-    add_sampling(film)
-    film.add_argument("--save-scene", type=Path, help="also keep the encoded place, for further shots")
-    film.add_argument("--out", type=Path, required=True, help="video file to write")
+    add_film(film)
 
     views = command("views", commands.run_views, "cut a panorama into views")
     add_place(views)
@@ -82,6 +74,19 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("target", type=Path, help="file to write (.safetensors)")
     convert.add_argument("--licence", default="unknown", help="licence of the source, kept in the file")
     return parser
+
+
+def add_film(parser: argparse.ArgumentParser) -> None:
+    """Everything a shot needs."""
+    add_place(parser, scene=True)
+    add_cut(parser)
+    parser.add_argument("--prompt", required=True, help="what moves in the place, in words")
+    parser.add_argument("--negative", default="", help="what to keep out, in words")
+    add_trajectory(parser, "as the model was trained")
+    add_models(parser)
+    add_sampling(parser)
+    parser.add_argument("--save-scene", type=Path, help="also keep the encoded place, for further shots")
+    parser.add_argument("--out", type=Path, required=True, help="video file to write")
 
 
 def add_place(parser: argparse.ArgumentParser, *, scene: bool = False) -> None:
