@@ -96,27 +96,12 @@ def build_context(
     )
 
 
-def check_supported(config: CineSceneConfig) -> None:
-    """Require a checkpoint that this version can sample.
-
-    Raises:
-        CheckpointError: its context mode is not built yet.
-    """
-    if config.context_attention != "joint":
-        raise CheckpointError(
-            f"The checkpoint was trained with '{config.context_attention}' context attention; "
-            "this version of CineScene samples 'joint' only. Update CineScene."
-        )
-
-
 def check_scene(scene: Scene, config: CineSceneConfig) -> None:
-    """Require that a scene was encoded as the checkpoint was trained, and that this version can read it so.
+    """Require that a scene was encoded as the checkpoint was trained.
 
     Raises:
-        CheckpointError: another scene encoder, another input size, or a context mode that is not
-            built yet; the message names what differs.
+        CheckpointError: another scene encoder or another input size; the message names what differs.
     """
-    check_supported(config)
     made = scene.provenance
     if config.vggt_id and made.vggt_id != config.vggt_id:
         raise CheckpointError(

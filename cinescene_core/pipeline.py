@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .checks import CheckpointError
 from .config import CineSceneConfig, SamplingConfig, ViewConfig
-from .context import build_context, check_request, check_shot, check_supported, shuffled_order
+from .context import build_context, check_request, check_shot, shuffled_order
 from .costs import CostMeter, StageCost
 from .devices import check_device, on_device
 from .latents import latent_frames
@@ -82,7 +82,6 @@ def load_nano(path: str | os.PathLike[str] | None = None) -> Models:
     """
     path = nano_path() if path is None else Path(path)
     transformer, config = load_transformer(path, prefix="transformer.", dtype=torch.float32)
-    check_supported(config)
     vae_state, _ = read_bundle_part(path, "vae")
     text_state, text_record = read_bundle_part(path, "text")
     return Models(
@@ -117,7 +116,6 @@ def load_models(
     tell = on_progress or _silent
     tell("load", 0, 4)
     network, config = load_transformer(transformer, dtype=dtype)
-    check_supported(config)
     tell("load", 1, 4)
     scene_encoder = load_vggt(vggt, dtype=dtype)
     if config.vggt_id and scene_encoder.fingerprint != config.vggt_id:
@@ -213,6 +211,7 @@ def generate(
             build_context(place, latent_frames(len(trajectory)), models.config, order),
             sampling or SamplingConfig(),
             context_timestep=models.config.context_timestep,
+            context_attention=models.config.context_attention,
             on_step=lambda done, total, _: tell("sampling", done, total),
             should_stop=should_stop,
         )
@@ -235,7 +234,6 @@ def check_inputs(
     Warns:
         CineSceneWarning: the shot is not as the checkpoint was trained.
     """
-    check_supported(models.config)
     check_prompt(prompt)
     if isinstance(place, Scene):
         check_shot(trajectory, place, models.config)

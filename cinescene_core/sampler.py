@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .checks import Interrupted, ShapeError, check_shape
-from .config import SPATIAL_STRIDE, ContextTimestep, SamplingConfig
+from .config import SPATIAL_STRIDE, ContextAttention, ContextTimestep, SamplingConfig
 from .context import check_one_lens
 from .latents import denormalise_latents, latent_shape
 from .models.wan import CineSceneTransformer
@@ -113,6 +113,7 @@ def sample_latents(
     config: SamplingConfig,
     *,
     context_timestep: ContextTimestep = "zero",
+    context_attention: ContextAttention = "joint",
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Tensor:
@@ -127,7 +128,7 @@ def sample_latents(
         trajectory: the camera path, 4n + 1 frames.
         context: the scene, built for that many latent frames.
         config: steps, guidance, shift, solver and seed.
-        context_timestep: as the checkpoint was trained, see `CineSceneConfig`.
+        context_timestep, context_attention: as the checkpoint was trained, see `CineSceneConfig`.
         on_step, should_stop: as in `denoise`; latents are normalised there.
 
     Returns:
@@ -158,7 +159,15 @@ def sample_latents(
         noisy = latents.to(dtype)
 
         def predict(prompt: Tensor) -> Tensor:
-            return model(noisy, timestep, prompt, camera=camera, context=scene, context_timestep=shared).float()
+            return model(
+                noisy,
+                timestep,
+                prompt,
+                camera=camera,
+                context=scene,
+                context_timestep=shared,
+                context_attention=context_attention,
+            ).float()
 
         return guided_velocity(predict, positive, negative, config.guidance)
 

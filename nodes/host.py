@@ -28,7 +28,7 @@ from tqdm.auto import trange
 
 from ..cinescene_core.checks import CheckpointError, ShapeError
 from ..cinescene_core.config import SPATIAL_STRIDE, CineSceneConfig, SamplingConfig, WanConfig
-from ..cinescene_core.context import check_supported, temporal_positions
+from ..cinescene_core.context import temporal_positions
 from ..cinescene_core.models.precision import parameter_dtype
 from ..cinescene_core.models.wan import CineSceneTransformer
 from ..cinescene_core.sampler import SOLVERS, TIMESTEPS, flow_sigmas
@@ -135,6 +135,7 @@ class CineSceneWan(CineSceneTransformer):
             camera=cinescene_camera,
             context=scene,
             context_timestep=timestep if self.record.context_timestep == "shared" else None,
+            context_attention=self.record.context_attention,
             attention=HostAttention(transformer_options),
         )
 
@@ -273,7 +274,6 @@ class CineSceneT2V(comfy.supported_models.WAN21_T2V):
             )
         text = json.dumps(self.unet_config[TRANSFORMER_KEY])
         record = CineSceneConfig.from_json(text)
-        check_supported(record)
         config = wan_config_from(header_of(state_dict, prefix, text))
         projector = f"{prefix}blocks.0.projector.weight" in state_dict
         return CineSceneBaseModel(self, config, record, projector=projector, device=device)

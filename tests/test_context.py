@@ -118,11 +118,6 @@ def test_a_scene_of_another_size_is_refused(scene):
         build_context(other, 20, CineSceneConfig())
 
 
-def test_a_context_mode_that_is_not_built_yet_is_refused(scene):
-    with pytest.raises(CheckpointError, match=r"trained with 'cached' context attention.*samples 'joint' only"):
-        build_context(scene, 20, CineSceneConfig(context_attention="cached"))
-
-
 # A shot as a whole
 
 AS_TRAINED = CineSceneConfig(num_views=5, width=48, height=32, num_frames=9)
@@ -156,8 +151,6 @@ def test_a_length_that_is_none_is_refused(scene):
 def test_a_scene_for_another_checkpoint_is_refused_with_the_shot(scene):
     with pytest.raises(CheckpointError, match="encoded by VGGT abc, but the checkpoint was trained with def"):
         check_shot(PATH, scene, dataclasses.replace(AS_TRAINED, vggt_id="def"))
-    with pytest.raises(CheckpointError, match="samples 'joint' only"):
-        check_shot(PATH, scene, dataclasses.replace(AS_TRAINED, context_attention="cached"))
 
 
 def test_a_path_with_another_lens_than_the_views_warns(scene):

@@ -233,8 +233,10 @@ PAN = preset_trajectory("pan_right", num_frames=5)
 EULER = SamplingConfig(steps=3, guidance=4.0, shift=2.0, solver="euler", seed=5)
 
 
-@pytest.mark.parametrize("context_timestep", ["zero", "shared"])
-def test_a_shot_is_the_guided_flow_of_the_network_in_raw_units(model, context, context_timestep):
+@pytest.mark.parametrize(
+    ("context_timestep", "context_attention"), [("zero", "joint"), ("shared", "joint"), ("zero", "cached")]
+)
+def test_a_shot_is_the_guided_flow_of_the_network_in_raw_units(model, context, context_timestep, context_attention):
     # The definition, written out for Euler; sigmas of shift 2 in three steps are 1, 4/5, 1/2, 0.
     camera = PAN.relative()[::4][None].float()
     x = make_noise((1, 16, 2, 4, 6), seed=5)
@@ -246,10 +248,12 @@ def test_a_shot_is_the_guided_flow_of_the_network_in_raw_units(model, context, c
             t = torch.tensor([sigma * 1000])
             clean = t if context_timestep == "shared" else torch.zeros(1)
             given = {"camera": camera, "context": scene, "context_timestep": clean}
+            given["context_attention"] = context_attention
             wanted, unwanted = (model(x, t, text, **given) for text in (TEXT, NEGATIVE))
             x = x + (target - sigma) * (unwanted + 4 * (wanted - unwanted))
     raw = x * torch.tensor(LATENT_STD).view(1, 16, 1, 1, 1) + torch.tensor(LATENT_MEAN).view(1, 16, 1, 1, 1)
-    latents = sample_latents(model, TEXT, NEGATIVE, PAN, context, EULER, context_timestep=context_timestep)
+    modes = {"context_timestep": context_timestep, "context_attention": context_attention}
+    latents = sample_latents(model, TEXT, NEGATIVE, PAN, context, EULER, **modes)
     # Sigmas in float64 here and there, sums in another order.
     torch.testing.assert_close(latents, raw, atol=1e-4, rtol=0)
 

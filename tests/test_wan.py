@@ -12,7 +12,8 @@ from cinescene_core.checks import ShapeError
 from cinescene_core.config import WanConfig
 from cinescene_core.models.conditioning import start_conditioning
 from cinescene_core.models.precision import parameter_dtype
-from cinescene_core.models.wan import CineSceneTransformer, SceneContext
+from cinescene_core.models.rotary import rotary_tables
+from cinescene_core.models.wan import CineSceneTransformer, SceneContext, Segment
 
 diffusers.logging.set_verbosity_error()
 
@@ -221,6 +222,72 @@ def test_context_is_clean_by_default_and_may_share_the_timestep():
     clean = forward(given["timestep"], None)
     assert torch.equal(clean, forward(given["timestep"], torch.zeros(2)))
     assert not torch.equal(clean, forward(given["timestep"], given["timestep"]))
+
+
+def in_two_passes(model: CineSceneTransformer, given: dict) -> torch.Tensor:
+    """Context mode `cached` written out: the context alone first, keeping each layer's keys and values."""
+    context = model.embed_context(given["latents"], given["features"], given["positions"])
+    size = given["video"].shape[3] // 2, given["video"].shape[4] // 2, model.config.head_width, torch.device("cpu")
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+    calls = iter(range(10**6))
+
+    def keep(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        kept.append((k, v))
+        return scaled_dot_product_attention(q, k, v)
+
+    def append(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        call = next(calls)
+        if call % 2 == 0:  # self-attention; the odd calls read the prompt
+            k, v = (torch.cat([own, saved], dim=2) for own, saved in zip((k, v), kept[call // 2], strict=True))
+        return scaled_dot_product_attention(q, k, v)
+
+    clean = model.project_time(model.embed_time(torch.zeros(2), torch.float32))
+    alone = [Segment(0, clean), Segment(context.tokens.shape[1], clean, self_contained=True)]
+    tokens, rotary = context.tokens, rotary_tables(context.positions, *size)
+    nothing = torch.zeros(2, 0, model.config.width)
+    for block in model.blocks:
+        tokens = block(tokens, alone, nothing, rotary, None, lambda q, k, v: keep(q, k, v) if q.shape[2] else q)
+    return model(given["video"], given["timestep"], given["text"], camera=given["camera"], attention=append)
+
+
+def test_cached_context_in_one_packed_call_equals_two_passes():
+    model, given = random_model(SMALL), inputs(SMALL)
+    for timestep in ([999.0, 17.5], [0.0, 600.0]):
+        given["timestep"] = torch.tensor(timestep)
+        with torch.no_grad():
+            context = model.embed_context(given["latents"], given["features"], given["positions"])
+            arguments = (given["video"], given["timestep"], given["text"])
+            modes = [
+                model(*arguments, camera=given["camera"], context=context, context_attention=mode)
+                for mode in ("cached", "joint")
+            ]
+            passes = in_two_passes(model, given)
+        scale = float(passes.abs().max())
+        # The same sums over batches of other sizes: float32 rounding remains.
+        torch.testing.assert_close(modes[0], passes, rtol=0, atol=2e-6 * scale)
+        assert (modes[0] - modes[1]).abs().max() > 1e-3 * scale
+
+
+def test_cached_context_is_the_same_at_every_step_under_every_prompt():
+    model, given = random_model(SMALL), inputs(SMALL)
+    context = model.embed_context(given["latents"], given["features"], given["positions"])
+    seen: list[list[torch.Tensor]] = []
+    for change in ({}, {"timestep": torch.tensor([3.0, 500.0])}, {"text": given["text"] + 1}, {"camera": None}):
+        kept: list[torch.Tensor] = []
+
+        def keep(q, k, v, kept=kept):
+            kept.append(k[:, :, -context.tokens.shape[1] :])
+            return scaled_dot_product_attention(q, k, v)
+
+        now = given | change
+        with torch.no_grad():
+            model(
+                now["video"], now["timestep"], now["text"],
+                camera=now["camera"], context=context, context_attention="cached", attention=keep,
+            )  # fmt: skip
+        seen.append([keys for call, keys in enumerate(kept) if call % 3 != 2])  # every third call reads the prompt
+    for other in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
 
 
 def test_segments_equal_a_table_per_token():

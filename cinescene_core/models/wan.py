@@ -27,7 +27,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from ..checks import ShapeError, check_shape
-from ..config import LATENT_CHANNELS, WanConfig
+from ..config import LATENT_CHANNELS, ContextAttention, WanConfig
 from .conditioning import SceneEmbed
 from .precision import in_float32, precise, precise_dtype
 from .rotary import Rotary, apply_rotary, rotary_tables
@@ -46,6 +46,8 @@ class Segment(NamedTuple):
     length: int
     modulation: Tensor
     """[b, 6, d]: shift, scale and gate of self-attention, then of the feed-forward."""
+    self_contained: bool = False
+    """Its tokens attend only to each other and do not read the prompt. Such segments stand last."""
 
 
 class SceneContext(NamedTuple):
@@ -121,15 +123,17 @@ class WanBlock(nn.Module):
         modulation = in_float32(torch.stack([s.modulation for s in segments], dim=1))
         table = self.modulation.to(modulation) + modulation
         lengths = [segment.length for segment in segments]
+        num_open = sum(segment.length for segment in segments if not segment.self_contained)
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.unbind(2)  # each [b, segments, d]
 
         attended = modulate(self.norm1, tokens, lengths, shift, scale)
         if camera is not None:
             attended = self.add_camera(attended, lengths[0], camera)
-        attended = self.projector(self.self_attn(attended, attended, attention, rotary))
-        tokens = add_gated(tokens, attended, lengths, gate)
-        asking = self.norm3(in_float32(tokens)).to(tokens.dtype)
-        tokens = tokens + self.cross_attn(asking, text, attention)
+        attended = self.self_attn(attended, attended, contain(attention, num_open), rotary)
+        tokens = add_gated(tokens, self.projector(attended), lengths, gate)
+        reading, contained = tokens.tensor_split([num_open], dim=1)
+        asking = self.norm3(in_float32(reading)).to(tokens.dtype)
+        tokens = torch.cat([reading + self.cross_attn(asking, text, attention), contained], dim=1)
         fed = self.ffn(modulate(self.norm2, tokens, lengths, ffn_shift, ffn_scale))
         return add_gated(tokens, fed, lengths, ffn_gate)
 
@@ -212,6 +216,7 @@ class CineSceneTransformer(nn.Module):
         camera: Tensor | None = None,
         context: SceneContext | None = None,
         context_timestep: Tensor | None = None,
+        context_attention: ContextAttention = "joint",
         attention: Attention = scaled_dot_product_attention,
     ) -> Tensor:
         """Predict the velocity `noise - video` of a noisy video.
@@ -223,6 +228,9 @@ class CineSceneTransformer(nn.Module):
             camera: [b, t, 3, 4] relative poses of the latent frames (`Trajectory.latent_poses`).
             context: the scene, from `embed_context`.
             context_timestep: [b] timestep that modulates the context; None is 0: it is clean.
+            context_attention: `joint`: every token attends to every token (section 4.2); `cached`: the
+                context attends only to itself and does not read the prompt, so that nothing about
+                it depends on the video, the prompt or the step.
             attention: q, k, v of [b, heads, n, c] to [b, heads, n, c].
 
         Returns:
@@ -243,7 +251,8 @@ class CineSceneTransformer(nn.Module):
         segments = [Segment(tokens.shape[1], self.project_time(time))]
         if context is not None:
             clean = torch.zeros_like(timestep) if context_timestep is None else context_timestep
-            segments.append(Segment(context.tokens.shape[1], self.project_time(self.embed_time(clean, video.dtype))))
+            clean_time = self.project_time(self.embed_time(clean, video.dtype))
+            segments.append(Segment(context.tokens.shape[1], clean_time, context_attention == "cached"))
             tokens = torch.cat([tokens, context.tokens.expand(sizes["b"], -1, -1)], dim=1)
             positions = torch.cat([positions, context.positions])
         if camera is not None:
@@ -292,6 +301,23 @@ class CineSceneTransformer(nn.Module):
     def project_time(self, time: Tensor) -> Tensor:
         """[b, d] embedded timesteps to the [b, 6, d] modulation every block shares."""
         return rearrange(self.time_projection(time), "b (six d) -> b six d", six=6)
+
+
+def contain(attention: Attention, num_open: int) -> Attention:
+    """Attention in which the tokens behind the first `num_open` attend only to each other.
+
+    The open ones attend to all. This is the mask of context mode `cached`, in two calls instead of
+    a mask, so every attention backend computes it.
+    """
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.shape[2] == num_open:
+            return attention(q, k, v)
+        read_all = attention(q[:, :, :num_open], k, v)
+        read_own = attention(*(x[:, :, num_open:] for x in (q, k, v)))
+        return torch.cat([read_all, read_own], dim=2)
+
+    return attend
 
 
 def modulate(norm: nn.Module, tokens: Tensor, lengths: list[int], shift: Tensor, scale: Tensor) -> Tensor:
