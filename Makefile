@@ -1,5 +1,5 @@
 # make demo    set up, film the bundled place, write out/demo.mp4
-# make test    set up, run the tests (host tests run when COMFYUI_PATH and COMFYUI_PYTHON are set)
+# make test    set up, run the tests of the pack (host tests where COMFYUI_PATH and COMFYUI_PYTHON are set) and the studio
 # make check   formatting, lint, types
 # make lint    the same without setting up
 # make bench   every benchmark; results go to benchmarks/results
@@ -16,6 +16,7 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(BIN)/pytest
+	cd training && $(CURDIR)/$(BIN)/pytest
 
 check: $(VENV)/.ready lint
 
@@ -23,16 +24,17 @@ lint:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	cd training && $(CURDIR)/$(BIN)/ruff format --check . && $(CURDIR)/$(BIN)/ruff check . && $(CURDIR)/$(BIN)/mypy
 
 bench: $(VENV)/.ready
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 # torch goes in first: it is the largest download by far. On Linux pip's default build of it is the one for CUDA;
 # pip's own settings can name another index, and a torch 2.13.0 that already stands in .venv is kept.
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml training/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==2.13.0 -c constraints.txt
-	$(BIN)/pip install --quiet -e '.[cli,dev]' -c constraints.txt
+	$(BIN)/pip install --quiet -e '.[cli,dev]' -e 'training[dev]' -c constraints.txt
 	touch $@
 
 clean:

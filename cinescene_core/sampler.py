@@ -31,11 +31,12 @@ OnStep = Callable[[int, int, Tensor], None]
 
 
 def flow_sigmas(steps: int, shift: float) -> Tensor:
-    """Noise levels of a sampling run: [steps + 1] float64, from 1 to 0.
+    """Noise levels of a sampling run: [steps + 1] float64, from 1 to 0, equal steps bent by `shifted`."""
+    return shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift)
 
-    Equal steps u are bent by the timestep shift: `shift * u / (1 + (shift - 1) * u)`.
-    """
-    uniform = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+
+def shifted(uniform: Tensor, shift: float) -> Tensor:
+    """Bend noise levels u in 0..1 towards noise by the timestep shift: `shift * u / (1 + (shift - 1) * u)`."""
     return shift * uniform / (1 + (shift - 1) * uniform)
 
 

@@ -20,7 +20,7 @@ from ..trajectory import load_trajectory, preset_trajectory, save_trajectory
 from ..types import Trajectory, Views
 from ..video import check_video_target, contact_sheet, save_image, save_video, side_by_side
 from ..views import load_photos, slice_panorama
-from ..weights import read_header, require
+from ..weights import FileKind, read_header, require
 from ..weights.transformer import TRANSFORMER_KINDS
 from ..weights.vggt import convert_vggt
 from .report import StageBars, print_report
@@ -189,7 +189,10 @@ def load(options: argparse.Namespace) -> Models:
         return load_nano()
     if options.model is not None:
         # The cheapest mistake to find, so it is looked for first.
-        require(read_header(options.model), TRANSFORMER_KINDS, "CineScene's transformer")
+        kind = require(read_header(options.model), (*TRANSFORMER_KINDS, FileKind.BUNDLE), "CineScene's transformer")
+        if kind is FileKind.BUNDLE:
+            check_alone(options)
+            return load_nano(options.model)
     if missing:
         raise ValueError(
             f"A full-size model needs --model, --vggt and --wan together; {' and '.join(missing)} missing. "
@@ -197,6 +200,20 @@ def load(options: argparse.Namespace) -> Models:
         )
     with StageBars() as bars:
         return load_models(options.model, options.vggt, options.wan, on_progress=bars)
+
+
+def check_alone(options: argparse.Namespace) -> None:
+    """Require that a bundle is given without the files it holds itself.
+
+    Raises:
+        ValueError: --vggt or --wan came too.
+    """
+    given = [name for name, path in (("--vggt", options.vggt), ("--wan", options.wan)) if path is not None]
+    if given:
+        raise ValueError(
+            f"{options.model.name} is a bundle that holds every network of its own; got {' and '.join(given)} too. "
+            "Leave them out."
+        )
 
 
 def check_path(options: argparse.Namespace) -> None:

@@ -134,10 +134,11 @@ def add_trajectory(parser: argparse.ArgumentParser, length: str = FULL_LENGTH) -
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
-    """The embedded model, or three local files."""
-    parser.add_argument("--model", type=Path, help="CineScene checkpoint; without it the embedded nano model films")
-    parser.add_argument("--vggt", type=Path, help="VGGT file, with --model")
-    parser.add_argument("--wan", type=Path, help="folder with Wan2.1's vae, text_encoder and tokenizer, with --model")
+    """The embedded model, a bundle, or three local files."""
+    checkpoint = "CineScene checkpoint, or a bundle of every network; without it the embedded nano model films"
+    parser.add_argument("--model", type=Path, help=checkpoint)
+    parser.add_argument("--vggt", type=Path, help="VGGT file, with a checkpoint")
+    parser.add_argument("--wan", type=Path, help="folder with Wan2.1's vae, text_encoder and tokenizer, with it")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default %(default)s")
 
 

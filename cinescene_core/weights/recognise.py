@@ -38,7 +38,7 @@ _ADVICE = {
     FileKind.VGGT: "Load it with the VGGT loader.",
     FileKind.TEXT_ENCODER: "Load it as the text encoder.",
     FileKind.SCENE: "Load it as a scene.",
-    FileKind.BUNDLE: "Load it with the loader of the nano checkpoint.",
+    FileKind.BUNDLE: "Load it with the loader of the nano checkpoint, or by cinescene generate --model.",
     FileKind.GGUF: "Use the .safetensors file of the same model.",
     **dict.fromkeys(
         (FileKind.CINESCENE, FileKind.RECAMMASTER, FileKind.WAN_T2V, FileKind.WAN_DIFFUSERS),
