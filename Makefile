@@ -16,7 +16,7 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(BIN)/pytest
-	cd training && $(CURDIR)/$(BIN)/pytest
+	cd training && $(abspath $(BIN))/pytest
 
 check: $(VENV)/.ready lint
 
@@ -24,7 +24,7 @@ lint:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	cd training && $(CURDIR)/$(BIN)/ruff format --check . && $(CURDIR)/$(BIN)/ruff check . && $(CURDIR)/$(BIN)/mypy
+	cd training && $(abspath $(BIN))/ruff format --check . && $(abspath $(BIN))/ruff check . && $(abspath $(BIN))/mypy
 
 bench: $(VENV)/.ready
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

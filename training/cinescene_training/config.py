@@ -1,0 +1,315 @@
+"""Every setting of a run, once, with its unit and its limits. Defaults are the paper's recipe on Wan2.1-1.3B."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cinescene_core.checks import check_num_frames, check_positive, check_video_size
+from cinescene_core.config import CineSceneConfig, ContextAttention, ContextTimestep, PositionScheme, WanConfig
+
+from .settings import SettingsError, build, read_settings
+
+PAPER_TRAINABLE = ("self_attn", "projector", "ffn", "scene_embed", "cam_encoder")
+"""Layers that train (supplement B): 3D attention, projector, feed-forward, the feature projection, the camera."""
+
+Join = Literal["frame", "channel", "view"]
+Features = Literal["fused", "image", "camera", "none", "separate"]
+Order = Literal["shuffled", "ordered", "progressive"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodersConfig:
+    """The frozen networks in front of the transformer: one bundle, or the full-size files."""
+
+    bundle: Path | None = None
+    """One file with VAE, VGGT and text encoder; `nano` is the embedded one."""
+    vggt: Path | None = None
+    """VGGT's file, with `wan`."""
+    wan: Path | None = None
+    """Folder with Wan2.1's vae, text_encoder and tokenizer, with `vggt`."""
+
+    def __post_init__(self) -> None:
+        full = (self.vggt is not None, self.wan is not None)
+        if full not in ((False, False), (True, True)) or (self.bundle is None) != all(full):
+            raise ValueError("give either 'bundle', or both 'vggt' and 'wan'.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotConfig:
+    """Size of a training sample (section 5.1: 384 x 672, 77 frames, 20 views)."""
+
+    width: int = 672
+    """Pixels of video and views."""
+    height: int = 384
+    num_frames: int = 77
+    num_views: int = 20
+    """Views encoded per place."""
+    fov_degrees: float = 90.0
+    """Horizontal field of view of views and video."""
+    fps: float = 15.0
+    vggt_width: int = 518
+    """Pixels at which VGGT sees the views."""
+    vggt_height: int = 294
+
+    def __post_init__(self) -> None:
+        check_num_frames(self.num_frames)
+        check_video_size(self.width, self.height)
+        check_positive("num_views", self.num_views)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Where clips come from before they are encoded."""
+
+    kind: Literal["rooms", "scene_decoupled", "multicam", "panoramas"]
+    root: Path | None = None
+    """Folder of the dataset; rooms need none."""
+    calibration: Path | None = None
+    """What `cinescene-train calibrate` wrote, for scene_decoupled."""
+    places: int = 1000
+    """Rooms to render for training."""
+    validation_places: int = 50
+    """Rooms to render for validation, or places held out of a dataset; as many again for test."""
+    clips_per_place: int = 7
+    """Camera paths per room, each with and without the subject; 7 as released."""
+    place_kind: Literal["room", "courtyard"] = "room"
+    supersampling: int = 2
+    """Samples along a pixel's side, for rooms."""
+    compiled: bool = False
+    """Render rooms through torch.compile; needs a C++ compiler, several times faster."""
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("places", "validation_places", "clips_per_place", "supersampling"):
+            check_positive(name, getattr(self, name))
+        if (self.root is None) != (self.kind == "rooms"):
+            raise ValueError(f"source '{self.kind}' {'takes no root' if self.root else 'needs its folder as root'}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """Encoded samples on disk."""
+
+    folder: Path
+    source: SourceConfig
+    shot: ShotConfig = field(default_factory=ShotConfig)
+    encoders: EncodersConfig
+    places_per_shard: int = 16
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of stored latents, features and text rows."""
+    clip_features: bool = False
+    """Also keep VGGT's features of the clips themselves; the loss-guided ablation reads them."""
+
+    def __post_init__(self) -> None:
+        check_positive("places_per_shard", self.places_per_shard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The transformer, what it starts from, and how it is shown the scene."""
+
+    start_from: Path | None = None
+    """A base Wan2.1, ReCamMaster or CineScene file; None starts fresh from `sizes`."""
+    sizes: WanConfig | None = None
+    """Only without `start_from`."""
+    trainable: tuple[str, ...] = PAPER_TRAINABLE
+    """Names in a parameter's path; `all` trains everything."""
+    context_attention: ContextAttention = "joint"
+    context_timestep: ContextTimestep = "zero"
+    positions: PositionScheme = "sequential"
+    join: Join = "frame"
+    """Axis on which the scene joins the video (table 8): frame, channel or view."""
+    features: Features = "fused"
+    """Implicit 3D features (tables 2 and 8): F_i + F_c, one of them, none, or both as separate tokens."""
+    camera: bool = True
+    """Whether the camera path is an input (table 6)."""
+    gradient_checkpointing: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.start_from is None) == (self.sizes is None):
+            raise ValueError("give either 'start_from' or 'sizes'.")
+        if self.join != "frame" and (self.context_attention == "cached" or self.features == "separate"):
+            raise ValueError(f"join '{self.join}' is an ablation of the joint mode with fused features; set them so.")
+
+    @property
+    def readable_by_the_pack(self) -> bool:
+        """Whether an export is a CineScene checkpoint, or an ablation that only the studio can run."""
+        return self.join == "frame" and self.features == "fused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What is learned, and from which draws."""
+
+    shift: float = 15.0
+    """Timestep shift of the training noise levels (section 5.1)."""
+    text_dropout: float = 0.1
+    """Share of samples whose prompt is empty, for guidance on the text."""
+    order: Order = "shuffled"
+    """Slots of the views (section 4.3); `progressive` starts with features alone, images join later."""
+    progressive_share: float = 0.3
+    """Share of the steps without images, in `progressive`."""
+    view_counts: tuple[int, ...] = ()
+    """Views a sample may have, one drawn per batch; empty is all that were encoded."""
+    guide_weight: float = 0.0
+    """Weight of the loss that pulls hidden states towards VGGT's features of the clip (table 2, loss-guided)."""
+
+    def __post_init__(self) -> None:
+        check_positive("shift", self.shift)
+        for name in ("text_dropout", "progressive_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be 0 to 1; got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """AdamW (section 5.1: learning rate 5e-5)."""
+
+    learning_rate: float = 5e-5
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    """Decay of the averaged weights that are validated and exported; 0 keeps none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where and how long (section 5.1: 10K steps, batch 16)."""
+
+    folder: Path
+    """Checkpoints, logs and exports of this run."""
+    steps: int = 10_000
+    batch_size: int = 16
+    """Samples per step over all devices and accumulated micro-batches."""
+    micro_batch: int = 1
+    """Samples at once on one device."""
+    seed: int = 0
+    devices: int = 1
+    num_nodes: int = 1
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp", "deepspeed_stage_1", "deepspeed_stage_2"] = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    compiled: bool = False
+    """Run the blocks through torch.compile."""
+    workers: int = 2
+    """Processes that read samples."""
+    checkpoint_every: int = 500
+    """Steps."""
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "micro_batch", "devices", "num_nodes", "checkpoint_every", "log_every"):
+            check_positive(name, getattr(self, name))
+        at_once = self.micro_batch * self.devices * self.num_nodes
+        if self.batch_size % at_once:
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of micro_batch x devices x num_nodes = {at_once}."
+            )
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches per step."""
+        return self.batch_size // (self.micro_batch * self.devices * self.num_nodes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """What is measured while training, always from the same noise."""
+
+    every: int = 500
+    """Steps."""
+    sigmas: tuple[float, ...] = (0.3, 0.6, 0.8, 0.9, 0.95, 0.99)
+    """Noise levels of the validation loss."""
+    samples: int = 32
+    videos: int = 2
+    """Clips sampled to videos and contact sheets; 0 for none."""
+    video_steps: int = 20
+    guidance: float = 5.0
+    shift: float = 8.0
+    """Timestep shift of sampling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """One run of the transformer, whole."""
+
+    name: str
+    cache: CacheConfig
+    model: ModelConfig
+    run: RunConfig
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    task: Literal["shot"] = "shot"
+
+    def __post_init__(self) -> None:
+        shot, model = self.cache.shot, self.model
+        if any(not 1 <= count <= shot.num_views for count in self.objective.view_counts):
+            raise ValueError(f"objective.view_counts must lie between 1 and the {shot.num_views} views encoded.")
+        if self.objective.guide_weight and not self.cache.clip_features:
+            raise ValueError("objective.guide_weight needs cache.clip_features: true.")
+        if self.objective.guide_weight and model.features != "none":
+            raise ValueError("objective.guide_weight replaces the features as an input; set model.features: none.")
+        if self.objective.order == "progressive" and model.features == "none":
+            raise ValueError("objective.order 'progressive' starts with features alone; model.features is none.")
+        if model.join != "frame" and shot.num_views != 1 + (shot.num_frames - 1) // 4:
+            raise ValueError(
+                f"model.join '{model.join}' lays one view on each latent frame: {shot.num_frames} frames make "
+                f"{1 + (shot.num_frames - 1) // 4}, but there are {shot.num_views} views. Make them equal."
+            )
+
+    def digest(self) -> str:
+        """16 hex digits that tell this configuration from others; where it runs does not count."""
+        record = dataclasses.asdict(self)
+        record["run"] = {name: record["run"][name] for name in ("steps", "batch_size", "seed")}
+        text = json.dumps(record, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def checkpoint_record(self, *, vggt_id: str, num_heads: int, base_model: str, commit: str) -> CineSceneConfig:
+        """What an exported checkpoint says of itself."""
+        shot, model = self.cache.shot, self.model
+        return CineSceneConfig(
+            context_attention=model.context_attention,
+            positions=model.positions,
+            context_timestep=model.context_timestep,
+            vggt_id=vggt_id,
+            vggt_width=shot.vggt_width,
+            vggt_height=shot.vggt_height,
+            num_views=shot.num_views,
+            num_frames=shot.num_frames,
+            width=shot.width,
+            height=shot.height,
+            fps=shot.fps,
+            fov_degrees=shot.fov_degrees,
+            num_heads=num_heads,
+            scene_trained=True,
+            base_model=base_model,
+            training_commit=commit,
+            licence="Apache-2.0",
+        )
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """Read a run of the transformer from YAML.
+
+    Raises:
+        SettingsError: a field that is unknown, missing or wrong; the message names it.
+    """
+    record = read_settings(path, overrides)
+    if record.get("task", "shot") != "shot":
+        raise SettingsError(f"{path.name} is a configuration of task '{record['task']}', not of the transformer.")
+    return build(TrainingConfig, record)
+
+
+def as_record(config: Any) -> dict[str, Any]:
+    """A configuration as plain values, as YAML and JSON hold them."""
+    text = json.dumps(dataclasses.asdict(config), default=str)
+    record: dict[str, Any] = json.loads(text)
+    return record

@@ -1,0 +1,89 @@
+"""What decided the content of a cache: training compares it before it reads a shard."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cinescene_core import __version__ as core_version
+from cinescene_core.checks import FileFormatError
+
+from .. import __version__ as training_version
+from ..checkpoints import commit
+from ..config import CacheConfig, ShotConfig, SourceConfig, as_record
+from .encoders import EncoderDigests, encoder_digests
+
+CACHE_FORMAT = 1
+"""Version of the shards' layout."""
+NOT_COMPARED = ("commit", "source.compiled", "source.calibration")
+"""Fields that are only told: the calibration counts by its content, wherever it lies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """Models, sizes, source and code version of encoded shards."""
+
+    format: int = CACHE_FORMAT
+    encoders: EncoderDigests
+    shot: ShotConfig
+    source: SourceConfig
+    calibration_digest: str = ""
+    """SHA-256 of the calibration file, "" without one."""
+    dtype: str
+    """Type of stored latents, features and text rows."""
+    clip_features: bool
+    places_per_shard: int
+    training_version: str = training_version
+    core_version: str = core_version
+    commit: str = ""
+    """Of the code (`checkpoints.commit`)."""
+
+    def check(self, wanted: "Fingerprint", name: str) -> None:
+        """Require that shards of this fingerprint serve a run that wants another.
+
+        Shards that keep features of the clips also serve a run that does not read them.
+
+        Args:
+            wanted: of the run.
+            name: what to call the shards.
+
+        Raises:
+            FileFormatError: they differ; the sentence names the first field, both values and the remedy.
+        """
+        found, needed = _flat(as_record(self)), _flat(as_record(wanted))
+        for field, value in needed.items():
+            more_than_needed = field == "clip_features" and found[field] and not value
+            if field not in NOT_COMPARED and found[field] != value and not more_than_needed:
+                raise FileFormatError(
+                    f"{name} was encoded with {field} = {found[field]!r}, and this run wants {value!r}. "
+                    "Run cinescene-train cache again into another folder, or configure the run as the shards are."
+                )
+
+
+def fingerprint_of(config: CacheConfig) -> Fingerprint:
+    """The fingerprint that a configuration's shards have; reads the encoders' files, loads no network.
+
+    Raises:
+        CheckpointError: an encoder's file is damaged or missing, or lacks a part.
+        FileNotFoundError: the calibration is missing.
+    """
+    calibration = config.source.calibration
+    digest = "" if calibration is None else hashlib.sha256(calibration.read_bytes()).hexdigest()[:16]
+    return Fingerprint(
+        encoders=encoder_digests(config.encoders),
+        shot=config.shot,
+        source=config.source,
+        calibration_digest=digest,
+        dtype=config.dtype,
+        clip_features=config.clip_features,
+        places_per_shard=config.places_per_shard,
+        commit=commit(),
+    )
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

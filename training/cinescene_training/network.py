@@ -1,0 +1,222 @@
+"""The transformer and how it is shown the scene: the paper's way, and the other ways of its ablations.
+
+Letters: b batch, t latent frames, h w latent height and width, v views, c feature channels, d width.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from cinescene_core.checks import CheckpointError
+from cinescene_core.config import CineSceneConfig
+from cinescene_core.context import temporal_positions
+from cinescene_core.models.conditioning import SceneEmbed, start_conditioning
+from cinescene_core.models.wan import CineSceneTransformer, SceneContext
+from cinescene_core.sampler import TIMESTEPS
+from cinescene_core.weights import load_transformer
+
+from .config import ModelConfig
+from .initialise import initialise
+from .samples import SceneBatch
+from .seeds import generator_for
+
+Kind = TypeVar("Kind", bound=CineSceneTransformer)
+
+
+class SceneNetwork(nn.Module):
+    """A `CineSceneTransformer` with the scene joined along the frame axis (section 4.2).
+
+    Args:
+        transformer: the network that is exported.
+        config: which features it sees, in which context mode, and whether it has a camera.
+        seed: of the layers that are no part of the transformer.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ()
+    """Layers that this way of joining adds to the transformer; they always train."""
+
+    def __init__(self, transformer: CineSceneTransformer, config: ModelConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.config = config
+        if config.features == "separate":
+            sizes = transformer.config
+            self.camera_embed = SceneEmbed(sizes.feature_width, sizes.width, nn, dtype=torch.float32)
+            drawn = generator_for(seed, "camera_embed").initial_seed()
+            start_conditioning(nn.ModuleDict({"scene_embed": self.camera_embed}), drawn)
+
+    def forward(self, noisy: Tensor, sigma: Tensor, text: Tensor, poses: Tensor, scene: SceneBatch) -> Tensor:
+        """Predict the velocity `noise - video`.
+
+        Args:
+            noisy: [b, 16, t, h, w] latents at their noise levels, normalised.
+            sigma: [b] noise levels.
+            text: [b, l, width] prompt rows.
+            poses: [b, t, 3, 4] relative camera poses.
+            scene: the place.
+
+        Returns:
+            [b, 16, t, h, w].
+        """
+        timestep = sigma * TIMESTEPS
+        return self.transformer(
+            noisy,
+            timestep,
+            text,
+            camera=poses if self.config.camera else None,
+            context=self.embed_scene(scene, noisy.shape[2]),
+            context_timestep=timestep if self.config.context_timestep == "shared" else None,
+            context_attention=self.config.context_attention,
+        )
+
+    def embed_scene(self, scene: SceneBatch, num_latent_frames: int) -> SceneContext:
+        """I_t, then F_t as the ablation wants it: tokens with their temporal positions."""
+        views = scene.latents.shape[1]
+        size = (scene.latents.shape[3], scene.latents.shape[4])
+        embed = self.transformer.scene_embed
+        image_slots, feature_slots = temporal_positions(self.config.positions, num_latent_frames, views)
+        groups: list[tuple[Tensor, Tensor]] = []
+        if scene.images_shown:
+            pictures = rearrange(scene.latents, "b v c h w -> b c v h w")
+            groups.append((self.transformer.embed_latents(pictures), image_slots))
+        if self.config.features == "separate":
+            groups.append((embed(scene.patch, size), feature_slots))
+            groups.append((self.camera_embed(expanded_camera(scene), size), feature_slots + views))
+        elif self.config.features != "none":
+            groups.append((embed(features_of(scene, self.config), size), feature_slots))
+        tokens, positions = zip(*groups, strict=True)
+        return SceneContext(torch.cat([part.to(tokens[0].dtype) for part in tokens], dim=1), torch.cat(positions))
+
+    def guide_losses(self, clip_features: Tensor | None) -> Mapping[str, Tensor]:
+        """Losses beside the flow's, by name, of the last forward pass in training; the paper's way has none."""
+        return {}
+
+
+def features_of(scene: SceneBatch, config: ModelConfig) -> Tensor:
+    """[b, v, c, rows, columns] implicit 3D features: F = F_i + F_c, or one of them (table 2)."""
+    if config.features == "image":
+        return scene.patch
+    if config.features == "camera":
+        return expanded_camera(scene)
+    return scene.patch + scene.camera[..., None, None]
+
+
+def expanded_camera(scene: SceneBatch) -> Tensor:
+    """F_c expanded over the patches of its view: [b, v, c, rows, columns]."""
+    rows, columns = scene.patch.shape[-2:]
+    return repeat(scene.camera, "b v c -> b v c rows columns", rows=rows, columns=columns)
+
+
+def build_network(config: ModelConfig, seed: int, *, guided: bool = False) -> tuple[SceneNetwork, CineSceneConfig]:
+    """The network a run starts from, its trained layers marked.
+
+    What the run never shows the network (features, camera) is frozen, so that every layer that is
+    marked gets a gradient.
+
+    Args:
+        config: a file or sizes, and how the network is shown the scene.
+        seed: of the fresh layers.
+        guided: it is also supervised by VGGT's features (table 2, loss-guided).
+
+    Raises:
+        CheckpointError: the file is no transformer, or one trained in another context mode.
+        ValueError: a layer to train that the network has not, or guidance of another join than the frame's.
+    """
+    from .guide import GuidedNetwork  # both build on this file
+    from .joins import JOINS
+
+    if guided and config.join != "frame":
+        raise ValueError(
+            f"Guidance by VGGT's features needs model.join 'frame'; got '{config.join}'. Choose one of them."
+        )
+    transformer, record = build_transformer(config, seed)
+    kind = JOINS.get(config.join, GuidedNetwork if guided else SceneNetwork)
+    network = kind(transformer, config, seed)
+    mark_trainable(network.transformer, (*config.trainable, *network.added))
+    unused = {"scene_embed": config.features == "none", "cam_encoder": not config.camera}
+    for path, parameter in network.transformer.named_parameters():
+        if any(unused.get(name) for name in path.split(".")):
+            parameter.requires_grad_(False)
+    return network, record
+
+
+def build_transformer(config: ModelConfig, seed: int) -> tuple[CineSceneTransformer, CineSceneConfig]:
+    """The transformer a run starts from, in float32, with its projectors.
+
+    Args:
+        config: a file, or sizes for a fresh one.
+        seed: of the fresh layers.
+
+    Returns:
+        The network, and what its file was trained with.
+
+    Raises:
+        CheckpointError: the file is no transformer, or one trained in another context mode.
+    """
+    if config.start_from is None:
+        assert config.sizes is not None
+        transformer = CineSceneTransformer(config.sizes)
+        initialise(transformer, seed)
+        record = CineSceneConfig(num_heads=config.sizes.num_heads, base_model=f"fresh, seed {seed}")
+        return transformer, record
+    loaded, record = load_transformer(config.start_from, dtype=torch.float32)
+    if record.scene_trained:
+        check_same_modes(config, record, config.start_from)
+    transformer = with_projectors(loaded)
+    return transformer, record
+
+
+def check_same_modes(config: ModelConfig, record: CineSceneConfig, path: Path) -> None:
+    """Require that a CineScene checkpoint goes on in the modes it was trained in.
+
+    Raises:
+        CheckpointError: it was trained in another; the message names both.
+    """
+    for name in ("context_attention", "context_timestep", "positions"):
+        had, wanted = getattr(record, name), getattr(config, name)
+        if had != wanted:
+            raise CheckpointError(
+                f"{path.name} was trained with {name} '{had}', but this run wants '{wanted}'. "
+                f"Set model.{name} to '{had}', or start from a base file."
+            )
+
+
+def with_projectors(model: CineSceneTransformer) -> CineSceneTransformer:
+    """The same network with a projector in every block; where a file has folded them they start at identity."""
+    if any(".projector." in name for name, _ in model.named_parameters()):
+        return model
+    whole = CineSceneTransformer(model.config)
+    start_conditioning(whole)
+    whole.load_state_dict(model.state_dict(), strict=False)
+    return whole
+
+
+def recast(kind: type[Kind], transformer: CineSceneTransformer, added: Mapping[str, Tensor] | None = None) -> Kind:
+    """The same weights, not copied, as a subclass that runs them differently.
+
+    Args:
+        kind: the subclass, made from the sizes and a device.
+        transformer: where the weights are.
+        added: values of the layers that only the subclass has.
+    """
+    other = kind(transformer.config, device="meta")
+    other.load_state_dict(transformer.state_dict() | dict(added or {}), assign=True)
+    return other
+
+
+def mark_trainable(network: nn.Module, names: tuple[str, ...]) -> None:
+    """Let the layers whose path holds one of `names` train, and freeze the rest; `all` trains everything.
+
+    Raises:
+        ValueError: a name that is in no path.
+    """
+    paths = [name for name, _ in network.named_parameters()]
+    for wanted in names:
+        if wanted != "all" and not any(wanted in path.split(".") for path in paths):
+            raise ValueError(f"model.trainable names '{wanted}', but no layer of the network is called so.")
+    for path, parameter in network.named_parameters():
+        parameter.requires_grad_("all" in names or any(wanted in path.split(".") for wanted in names))

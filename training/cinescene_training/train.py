@@ -1,0 +1,165 @@
+"""Runs of the transformer: Lightning's Trainer from a configuration, with exact resume."""
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from torch.utils.data import DataLoader
+
+from .callbacks import ValidationVideos
+from .config import TrainingConfig
+from .data.cache import EncodedCache
+from .data.fingerprint import fingerprint_of
+from .ema import ExponentialAverage
+from .module import ShotModule
+from .samples import ClipBatch, RankedNumbers, TrainingSamples, ValidationSamples, stack
+
+SPLITS_OF_STAGE = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
+
+
+def open_cache(config: TrainingConfig, split: str) -> EncodedCache:
+    """The encoded clips of one split; see `EncodedCache` for what is refused."""
+    return EncodedCache(config.cache.folder, split, fingerprint_of(config.cache))
+
+
+class ClipData(pl.LightningDataModule):
+    """Loaders of the encoded samples of a run."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def setup(self, stage: str) -> None:
+        self.caches = {split: open_cache(self.config, split) for split in SPLITS_OF_STAGE[stage]}
+
+    def train_dataloader(self) -> DataLoader[ClipBatch]:
+        """Samples from the step on at which the trainer stands."""
+        assert self.trainer is not None
+        numbers = RankedNumbers(self.config.run, self.trainer.global_rank, self.trainer.global_step)
+        return self._loader(TrainingSamples(self.caches["train"], self.config), batch_sampler=numbers)
+
+    def val_dataloader(self) -> DataLoader[ClipBatch]:
+        """This device's share of the validation samples."""
+        return self._held_out("validation")
+
+    def test_dataloader(self) -> DataLoader[ClipBatch]:
+        """This device's share of as many test samples."""
+        return self._held_out("test")
+
+    def _held_out(self, split: str) -> DataLoader[ClipBatch]:
+        assert self.trainer is not None
+        samples = ValidationSamples(self.caches[split], self.config)
+        share = range(self.trainer.global_rank, len(samples), self.trainer.world_size)
+        size = self.config.run.micro_batch
+        batches = [list(share[i : i + size]) for i in range(0, len(share), size)]
+        return self._loader(samples, batch_sampler=batches)
+
+    def _loader(self, samples: TrainingSamples | ValidationSamples, batch_sampler: object) -> DataLoader[ClipBatch]:
+        workers = self.config.run.workers
+        return DataLoader(
+            samples,
+            batch_sampler=batch_sampler,  # type: ignore[arg-type]
+            num_workers=workers,
+            collate_fn=stack,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+        )
+
+
+def fit(config: TrainingConfig, *, resume: Path | None = None, stop_at: int | None = None) -> Path:
+    """Train.
+
+    Args:
+        config: the run.
+        resume: a checkpoint of this run; the result equals that of a run that never stopped.
+        stop_at: stop after that step as if interrupted.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint belongs to another run, or the starting file to another mode.
+        ValueError: the cache is not what the configuration says.
+    """
+    trainer = build_trainer(config, stop_at)
+    trainer.fit(ShotModule(config), datamodule=ClipData(config), ckpt_path=resume, weights_only=True)
+    return last_checkpoint(config)
+
+
+def validate(config: TrainingConfig, checkpoint: Path) -> dict[str, float]:
+    """Losses of a checkpoint's averaged weights on the validation clips, by noise level."""
+    trainer = build_trainer(config)
+    (losses,) = trainer.validate(
+        ShotModule(config), datamodule=ClipData(config), ckpt_path=checkpoint, weights_only=True
+    )
+    return dict(losses)
+
+
+def test(config: TrainingConfig, checkpoint: Path) -> dict[str, float]:
+    """Losses of a checkpoint's averaged weights on clips of the test split, by noise level."""
+    trainer = build_trainer(config)
+    (losses,) = trainer.test(ShotModule(config), datamodule=ClipData(config), ckpt_path=checkpoint, weights_only=True)
+    return dict(losses)
+
+
+def last_checkpoint(config: TrainingConfig) -> Path:
+    """The checkpoint a run ends with."""
+    return config.run.folder / "checkpoints" / "last.ckpt"
+
+
+def build_trainer(config: TrainingConfig, stop_at: int | None = None) -> pl.Trainer:
+    """Lightning's Trainer as the run wants it."""
+    run = config.run
+    return pl.Trainer(
+        accelerator="gpu" if run.accelerator == "cuda" else run.accelerator,
+        devices=run.devices,
+        num_nodes=run.num_nodes,
+        strategy=strategy_of(config),
+        precision=run.precision,
+        max_steps=run.steps if stop_at is None else stop_at,
+        accumulate_grad_batches=run.accumulate,
+        gradient_clip_val=config.optimiser.clip_norm,
+        val_check_interval=config.validation.every * run.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=run.log_every,
+        use_distributed_sampler=False,
+        logger=TensorBoardLogger(run.folder, name="logs", version=""),
+        callbacks=callbacks_of(config),
+        enable_model_summary=False,
+    )
+
+
+def callbacks_of(config: TrainingConfig) -> list[Callback]:
+    """Checkpoints, averaged weights, learning rate, and videos if wanted."""
+    callbacks: list[Callback] = [
+        ModelCheckpoint(
+            config.run.folder / "checkpoints",
+            filename="{step}",
+            every_n_train_steps=config.run.checkpoint_every,
+            save_last=True,
+            save_top_k=1,
+            monitor="step",
+            mode="max",
+        ),
+        LearningRateMonitor("step"),
+    ]
+    if config.optimiser.ema_decay:
+        callbacks.append(ExponentialAverage(config.optimiser.ema_decay))
+    if config.validation.videos:
+        callbacks.append(ValidationVideos(config))
+    return callbacks
+
+
+def strategy_of(config: TrainingConfig) -> Strategy | str:
+    """How devices share the work."""
+    run = config.run
+    if run.strategy == "fsdp":
+        # One file a checkpoint, as without sharding: it resumes on any number of devices, and export reads it.
+        return ModelParallelStrategy(
+            data_parallel_size=run.devices * run.num_nodes, tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
+    return run.strategy
