@@ -5,8 +5,16 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from . import __version__, commands
+from .ablate import ABLATIONS
+from .evaluate.options import EvaluationOptions, Intervention, Split
+from .render.blender.job import BlenderJob
+from .render.layout import MOVES
+
+EVALUATION = EvaluationOptions()
+Added = Callable[..., argparse.ArgumentParser]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,36 +43,89 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cinescene-train {__version__}")
     added = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(
-        name: str, run: Callable[[argparse.Namespace], None], help: str, *, config: bool = True
-    ) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[argparse.Namespace], None], help: str) -> argparse.ArgumentParser:
         one = added.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
         one.set_defaults(run=run)
-        if config:
-            one.add_argument("--config", type=Path, required=True, help="YAML file of the run")
-            one.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="change fields, run.steps=100")
         return one
 
-    fit = command("fit", commands.run_fit, "train the transformer, VGGT or the VAE, as the configuration says")
-    fit.add_argument(
-        "--resume", type=Path, nargs="?", const=Path("last"), help="go on from this, or the last, checkpoint"
-    )
+    add_data(command)
+    add_training(command)
+    add_measuring(command)
+    return parser
 
+
+def add_data(command: Added) -> None:
+    """Commands that make and read data."""
+    render = command("render", commands.run_render, "render places in the layout of the released dataset")
+    render.add_argument("--out", type=Path, required=True, help="folder of the dataset; finished places are kept")
+    render.add_argument("--places", type=int, default=10, help="places to render (default %(default)s)")
+    render.add_argument("--split", choices=get_args(Split), default="train", help="whose seeds (default %(default)s)")
+    render.add_argument("--kind", choices=("room", "courtyard"), default="room", help="default %(default)s")
+    render.add_argument(
+        "--clips", type=int, default=7, help=f"moves per place, 1 to {len(MOVES)} (default %(default)s)"
+    )
+    render.add_argument("--width", type=int, default=672, help="pixels (default %(default)s)")
+    render.add_argument("--height", type=int, default=384, help="pixels (default %(default)s)")
+    render.add_argument("--frames", type=int, default=81, help="frames of a clip, 4n + 1 (default %(default)s)")
+    render.add_argument("--compiled", action="store_true", help="through torch.compile: faster, needs a C++ compiler")
+    render.add_argument(
+        "--blender",
+        metavar="SET",
+        help="render with Blender instead: a .blend file, or 'courtyard', a set of ours; --places counts its seeds",
+    )
+    render.add_argument("--samples", type=int, default=BlenderJob(root="", name="x").cycles.samples, help="light paths")
+
+    calibrate = command("calibrate", commands.run_calibrate, "fit panorama heading, pitch and lens against frame 0")
+    calibrate.add_argument("--root", type=Path, required=True, help="folder of a dataset in the released layout")
+    calibrate.add_argument("--out", type=Path, required=True, help="file to write (.json)")
+    calibrate.add_argument("--max-places", type=int, default=50, help="places to fit (default %(default)s)")
+
+    cache = add_config(command("cache", commands.run_cache, "encode the clips of a configuration into shards"))
+    cache.add_argument("--device", default="cpu", help="where the encoders run (default %(default)s)")
+    cache.add_argument("--workers", type=int, default=1, help="threads that read or render ahead (default %(default)s)")
+    cache.add_argument("--verify", action="store_true", help="only read every shard and compare it with its digest")
+
+
+def add_training(command: Added) -> None:
+    """Commands that train and export."""
+    fit = add_config(command("fit", commands.run_fit, "train the transformer, VGGT or the VAE, as the file says"))
+    fit.add_argument("--resume", type=Path, nargs="?", const=Path("last"), help="go on from a checkpoint; the last one")
+
+    bundle = command("bundle", commands.run_bundle, "join small encoders in one file, for encoders.bundle")
+    bundle.add_argument("--vae", type=Path, required=True, help="what fit wrote for task vae")
+    bundle.add_argument("--vggt", type=Path, required=True, help="what fit wrote for task vggt")
+    bundle.add_argument("--text-width", type=int, default=64, help="channels of a word (default %(default)s)")
+    bundle.add_argument("--out", type=Path, required=True, help="file to write (.safetensors)")
+
+    out = command("export", commands.run_export, "write a run's transformer as a file that the pack opens")
+    add_checkpoint(add_config(out))
+    out.add_argument("--out", type=Path, required=True, help="file to write (.safetensors)")
+    out.add_argument("--bundle", action="store_true", help="put small encoders in, so that the file films on its own")
+
+
+def add_measuring(command: Added) -> None:
+    """Commands that measure."""
     for name, run, words in (
         ("validate", commands.run_validate, "losses on the validation clips, by noise level"),
         ("test", commands.run_test, "losses on the test clips, by noise level"),
     ):
-        add_checkpoint(command(name, run, words))
+        add_checkpoint(add_config(command(name, run, words)))
 
-    cache = command("cache", commands.run_cache, "encode the clips of a configuration into shards, once for many runs")
-    cache.add_argument("--device", default="cpu", help="where the encoders run (default %(default)s)")
-    cache.add_argument("--workers", type=int, default=1, help="threads that read or render ahead (default %(default)s)")
+    measure = command("evaluate", commands.run_evaluate, "film held-out clips and measure them, in the paper's columns")
+    add_checkpoint(add_config(measure))
+    add_evaluation(measure)
+    measure.add_argument("--out", type=Path, required=True, help="folder for evaluation.md, .json and .png")
 
-    out = command("export", commands.run_export, "write a run's transformer as a file that the pack opens")
-    add_checkpoint(out)
-    out.add_argument("--out", type=Path, required=True, help="file to write (.safetensors)")
-    out.add_argument(
-        "--bundle", action="store_true", help="put the small encoders in, so that the file films on its own"
+    ablate = add_config(command("ablate", commands.run_ablate, "train and measure the paper's ablations of a run"))
+    ablate.add_argument("names", nargs="+", choices=[*ABLATIONS, "all"], metavar="NAME", help=", ".join(ABLATIONS))
+    add_evaluation(ablate)
+
+
+def add_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Which run."""
+    parser.add_argument("--config", type=Path, required=True, help="YAML file of the run")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field: --set run.steps=100"
     )
     return parser
 
@@ -72,6 +133,24 @@ def build_parser() -> argparse.ArgumentParser:
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Which weights of a run."""
     parser.add_argument("--checkpoint", type=Path, help="a .ckpt of the run (default: its last)")
+
+
+def add_evaluation(parser: argparse.ArgumentParser) -> None:
+    """What is sampled, and the local files of what measures it."""
+    parser.add_argument("--split", choices=get_args(Split), default=EVALUATION.split, help="default %(default)s")
+    parser.add_argument("--clips", type=int, default=EVALUATION.clips, help="at most (default %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(EVALUATION.seeds), help="of the noise (default 0)")
+    parser.add_argument("--steps", type=int, default=EVALUATION.steps, help="default %(default)s")
+    parser.add_argument("--guidance", type=float, help="default: the run's validation.guidance")
+    parser.add_argument("--clip-folder", type=Path, help="a CLIP release, for CLIP-V and CLIP-T")
+    parser.add_argument("--lpips-alexnet", type=Path, help="torchvision's AlexNet, for LPIPS")
+    parser.add_argument("--lpips-heads", type=Path, help="LPIPS's weights per channel")
+    parser.add_argument("--matcher", type=Path, help="LoFTR's weights, for Mat. Pix.")
+    parser.add_argument("--estimator", type=Path, help="VGGT with its camera head (default: the run's own)")
+    parser.add_argument(
+        "--interventions", nargs="*", default=[], choices=get_args(Intervention), help="rows with another clip's input"
+    )
+    parser.add_argument("--device", default=EVALUATION.device, help="default %(default)s")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,137 @@
 """What each command does: read the configuration, call the studio, print what came of it."""
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
 
 from cinescene_core.files import check_target
 
+from .ablate import ABLATIONS, run_ablations
+from .bundle import make_bundle
 from .config import TrainingConfig, load_config
-from .data.build import run_cache as build_cache_report
+from .data.build import build_cache
+from .data.cache import EncodedCache
+from .data.calibrate import run_calibration
+from .data.sources import SPLITS
+from .encoders.vae_module import VAETrainingConfig, fit_vae
+from .encoders.vggt_module import VGGTTrainingConfig, fit_vggt
+from .evaluate import EvaluationOptions, MetricTable, evaluate
+from .evaluate import run_evaluate as evaluate_into
+from .evaluate.printing import PAPER
+from .evaluate.table import MODEL
 from .export import export
+from .render import RoomFootage
+from .render.blender import BlenderJob, CyclesSettings, render_blender
+from .render.writing import write_rooms
+from .settings import SettingsError, build, read_settings
 from .train import fit, last_checkpoint, test, validate
+
+PROCESS_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+"""What a launcher sets for each process of a run on several devices."""
+
+
+def run_render(options: argparse.Namespace) -> None:
+    """Write rendered places; those that stand are kept."""
+    if options.blender is not None:
+        render_with_blender(options)
+        return
+    footage = RoomFootage(
+        options.split,
+        options.places,
+        kind=options.kind,
+        clips_per_place=options.clips,
+        num_frames=options.frames,
+        width=options.width,
+        height=options.height,
+        compiled=options.compiled,
+    )
+    written = write_rooms(options.out, footage, lambda done, total: show_progress("places", done, total))
+    print(f"{options.out}: {options.places} places, {written} of them new")
+
+
+def render_with_blender(options: argparse.Namespace) -> None:
+    """Render a .blend once, or a scripted set from several seeds."""
+    stem = Path(options.blender).stem
+    for seed in range(options.places if Path(options.blender).suffix.lower() != ".blend" else 1):
+        job = BlenderJob(
+            root=str(options.out),
+            name=f"scene{seed}_{stem}",
+            source=options.blender,
+            seed=seed,
+            width=options.width,
+            height=options.height,
+            num_frames=options.frames,
+            cycles=CyclesSettings(samples=options.samples),
+        )
+        render_blender(job, lambda done, total: show_progress("pictures", done, total))
+    print(f"{options.out}: written")
+
+
+def run_calibrate(options: argparse.Namespace) -> None:
+    """Fit a dataset's panoramas and lens, and print how well."""
+    print(run_calibration(options.root, options.out, options.max_places))
+
+
+def run_cache(options: argparse.Namespace) -> None:
+    """Encode, and print what there is and what is missing."""
+    config = load_config(options.config, options.set)
+    if options.verify:
+        for split in SPLITS:
+            cache = EncodedCache(config.cache.folder, split)
+            cache.verify()
+            print(f"{split}: {len(cache)} clips, every shard as its digest says")
+        return
+    report = build_cache(config.cache, device=options.device, workers=options.workers, on_progress=show_progress)
+    print(report)
 
 
 def run_fit(options: argparse.Namespace) -> None:
-    """Train, encoding rooms first where that is not done."""
-    config = load_config(options.config, options.set)
-    resume = options.resume
-    if resume == Path("last"):
-        resume = last_checkpoint(config)
+    """Train what the configuration's task is."""
+    record = read_settings(options.config, options.set)
+    task = record.get("task", "shot")
+    if task == "shot":
+        fit_shot(load_config(options.config, options.set), options.resume)
+        return
+    if task not in ("vggt", "vae"):
+        raise SettingsError(f"{options.config.name}: task must be one of shot, vggt, vae; got {task!r}.")
+    if options.resume == Path("last"):
+        raise SettingsError(f"--resume needs the checkpoint's name for task {task}.")
+    if task == "vggt":
+        print(fit_vggt(build(VGGTTrainingConfig, record), resume=options.resume))
+    else:
+        print(fit_vae(build(VAETrainingConfig, record), resume=options.resume))
+
+
+def fit_shot(config: TrainingConfig, resume: Path | None) -> None:
+    """Train the transformer, encoding rooms first where that is not done.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint to resume from.
+    """
+    resume = last_checkpoint(config) if resume == Path("last") else resume
     if resume is not None and not resume.is_file():
         raise FileNotFoundError(f"There is no checkpoint {resume}. Leave --resume out to start the run.")
-    alone = not any(name in os.environ for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    if config.cache.source.kind == "rooms" and alone:  # the other processes of a run find the cache made
-        print(build_cache_report(config.cache, on_progress=show_progress))
-    print(f"{fit(config, resume=resume)}")
+    # Of several processes none but the first, which starts the others, may encode.
+    if config.cache.source.kind == "rooms" and not any(name in os.environ for name in PROCESS_VARIABLES):
+        print(build_cache(config.cache, on_progress=show_progress))
+    print(fit(config, resume=resume))
+
+
+def run_bundle(options: argparse.Namespace) -> None:
+    """Join encoders in one file."""
+    check_target(options.out)
+    make_bundle(options.vae, options.vggt, options.out, text_width=options.text_width)
+    print(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB")
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Write the transformer, and print its size."""
+    config = load_config(options.config, options.set)
+    check_target(options.out)
+    record = export(config, checkpoint_of(config, options), options.out, bundle=options.bundle)
+    print(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB, {record.context_attention} context")
 
 
 def run_validate(options: argparse.Namespace) -> None:
@@ -39,19 +146,33 @@ def run_test(options: argparse.Namespace) -> None:
     print_losses(test(config, checkpoint_of(config, options)))
 
 
-def run_cache(options: argparse.Namespace) -> None:
-    """Encode, and print what there is and what is missing."""
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Measure a checkpoint on videos; print the table."""
     config = load_config(options.config, options.set)
-    report = build_cache_report(config.cache, device=options.device, workers=options.workers, on_progress=show_progress)
-    print(report)
+    checkpoint = checkpoint_of(config, options)
+    print(evaluate_into(config, checkpoint, evaluation_options(options), options.out, show_videos))
 
 
-def run_export(options: argparse.Namespace) -> None:
-    """Write the transformer, and print its size."""
-    config = load_config(options.config, options.set)
-    check_target(options.out)
-    record = export(config, checkpoint_of(config, options), options.out, bundle=options.bundle)
-    print(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB, {record.context_attention} context")
+def run_ablate(options: argparse.Namespace) -> None:
+    """Train and measure ablations; print the comparison."""
+    base = load_config(options.config, options.set)
+    names = list(ABLATIONS) if "all" in options.names else options.names
+    settings = evaluation_options(options)
+    table = run_ablations(names, base, lambda config, checkpoint: paper_scores(evaluate(config, checkpoint, settings)))
+    print(table.read_text(encoding="utf-8"))
+
+
+def paper_scores(table: MetricTable) -> dict[str, float | None]:
+    """The model's row in the paper's columns."""
+    row = next(row for row in table.rows if row.name == MODEL)
+    return {column.title: getattr(row, column.field).value for column in PAPER}
+
+
+def evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
+    """The options of `add_evaluation`."""
+    names = [field.name for field in dataclasses.fields(EvaluationOptions)]
+    given = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    return EvaluationOptions(**(given | {"seeds": tuple(options.seeds), "interventions": tuple(options.interventions)}))
 
 
 def checkpoint_of(config: TrainingConfig, options: argparse.Namespace) -> Path:
@@ -72,6 +193,11 @@ def print_losses(losses: dict[str, float]) -> None:
         print(f"{name:<32}{loss:.4f}")
 
 
-def show_progress(split: str, done: int, total: int) -> None:
+def show_progress(what: str, done: int, total: int) -> None:
     """One line that counts."""
-    print(f"\r{split}: {done} of {total} clips", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    print(f"\r{what}: {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def show_videos(done: int, total: int) -> None:
+    """`show_progress` of an evaluation."""
+    show_progress("videos", done, total)

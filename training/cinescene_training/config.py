@@ -133,7 +133,10 @@ class ModelConfig:
         if (self.start_from is None) == (self.sizes is None):
             raise ValueError("give either 'start_from' or 'sizes'.")
         if self.join != "frame" and (self.context_attention == "cached" or self.features == "separate"):
-            raise ValueError(f"join '{self.join}' is an ablation of the joint mode with fused features; set them so.")
+            raise ValueError(
+                f"join '{self.join}' has no cached mode and no separate tokens; set context_attention joint and "
+                "features fused."
+            )
 
     @property
     def readable_by_the_pack(self) -> bool:
@@ -259,6 +262,8 @@ class TrainingConfig:
             raise ValueError("objective.guide_weight replaces the features as an input; set model.features: none.")
         if self.objective.order == "progressive" and model.features == "none":
             raise ValueError("objective.order 'progressive' starts with features alone; model.features is none.")
+        if model.join != "frame" and self.objective.view_counts:
+            raise ValueError(f"model.join '{model.join}' always shows every view; leave objective.view_counts empty.")
         if model.join != "frame" and shot.num_views != 1 + (shot.num_frames - 1) // 4:
             raise ValueError(
                 f"model.join '{model.join}' lays one view on each latent frame: {shot.num_frames} frames make "

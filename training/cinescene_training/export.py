@@ -100,7 +100,7 @@ def load_trained(config: TrainingConfig, checkpoint: Path) -> tuple[SceneNetwork
             f"{checkpoint.name} cannot be read as a checkpoint ({error}). Take another one of the run's folder."
         ) from error
     check_same_run(content, config)
-    network, base = build_network(config.model, config.run.seed)
+    network, base = build_network(config.model, config.run.seed, guided=config.objective.guide_weight > 0)
     state = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
     averaged = content["callbacks"].get("ExponentialAverage", {}).get("averages", {})
     state |= {name.removeprefix(PREFIX): value for name, value in averaged.items()}

@@ -40,6 +40,8 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def _read_file(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in readers:
         raise SettingsError(f"{path}: 'based_on' comes back to this file. Remove one of the links.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no configuration {path}. Those of the studio are in training/configs.")
     try:
         record = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

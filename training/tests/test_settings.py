@@ -64,6 +64,11 @@ def test_files_that_are_no_configuration_are_named(tmp_path):
             load_config(tmp_path / "bad.yaml")
 
 
+def test_a_configuration_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no configuration .*none\.yaml. Those of the studio are in"):
+        load_config(tmp_path / "none.yaml")
+
+
 def test_merging_leaves_its_arguments_alone():
     base = {"a": {"x": 1}}
     assert merged(base, {"a": {"y": 2}}) == {"a": {"x": 1, "y": 2}}

@@ -1,0 +1,1 @@
+"""Training of the networks in front of the transformer, on rendered rooms: scene encoder (VGGT) and video VAE."""
