@@ -123,7 +123,8 @@ def saved_by_a_block(config: WanConfig, num_tokens: int, mode: ContextAttention)
     tokens = torch.empty(1, num_tokens, config.width, device="meta", dtype=torch.bfloat16, requires_grad=True)
     row = torch.empty(1, 6, config.width, device="meta")
     segments = [Segment(num_video, row), Segment(num_tokens - num_video, row, mode == "cached")]
-    rotary = rotary_tables(torch.arange(num_tokens // (rows * columns)), rows, columns, config.head_width, tokens.device)
+    positions = torch.arange(num_tokens // (rows * columns))
+    rotary = rotary_tables(positions, rows, columns, config.head_width, tokens.device)
     text = torch.empty(1, TEXT_ROWS, config.width, device="meta", dtype=torch.bfloat16)
     camera = torch.empty(1, frames, 12, device="meta")
     with saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -243,9 +244,9 @@ def report() -> str:
 
 TEMPLATE = """# What the full run needs
 
-Computed on {date} by `training/benchmarks/full_run.py` with torch {torch}: FLOPs are counted operation by operation on the
-meta device, memory is added up from shapes. No GPU was involved: hours follow from an assumed speed, and no run of this size
-has been made.
+Computed on {date} by `training/benchmarks/full_run.py` with torch {torch}: FLOPs are counted operation by
+operation on the meta device, memory is added up from shapes. No GPU was involved: hours follow from an assumed speed,
+and no run of this size has been made.
 
 A sample is {shot.num_frames} frames of {shot.width} x {shot.height} with {shot.num_views} views; VGGT sees them at
 {shot.vggt_width} x {shot.vggt_height}. The recipe is {steps:,} steps of {batch} samples, {samples:,} samples in all.
@@ -256,13 +257,13 @@ A sample is {shot.num_frames} frames of {shot.width} x {shot.height} with {shot.
 |---|---|---|---|---|---|---|---|
 {rows}
 
-The step is forward, backward, and the forward again inside gradient checkpointing; frozen layers have no weight gradients.
-GPU hours = samples x TFLOP / speed / 3600. A speed of 300 is what ReCamMaster's published three days on 8 H800 come to, at
-a similar sequence length; measure your own first (`cinescene-train fit` logs steps per second).
+The step is forward, backward, and the forward again inside gradient checkpointing; frozen layers have no weight
+gradients. GPU hours = samples x TFLOP / speed / 3600. A speed of 300 is what ReCamMaster's published three days on
+8 H800 come to, at a similar sequence length; measure your own first.
 
 ## Memory of one GPU, GiB
 
-| model, context mode | weights and optimiser | kept block inputs | one block's backward | in all, one GPU or DDP | FSDP over 8 |
+| model, context mode | weights and optimiser | kept block inputs | one block's backward | one GPU, or DDP | FSDP over 8 |
 |---|---|---|---|---|---|
 {memory}
 
@@ -288,8 +289,8 @@ together {caching_hours:,.0f} GPU hours. On disk, in bfloat16:
 |---|---|
 {kept}
 
-together {disk:,.0f} GB, beside the dataset itself (150 to 200 GB) and {checkpoint:.0f} GB for each checkpoint of the 1.3B model
-(weights, Adam's moments, averages; two are kept).
+together {disk:,.0f} GB, beside the dataset itself (150 to 200 GB) and {checkpoint:.0f} GB for each checkpoint of the
+1.3B model (weights, Adam's moments, averages; two are kept).
 """
 
 

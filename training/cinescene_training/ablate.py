@@ -54,6 +54,7 @@ ABLATIONS: dict[str, Ablation] = {
     "channel_join": Ablation("8", "Channel-dim"),
     "view_join": Ablation("8", "View-dim"),
     "separate_tokens": Ablation("8", "Separate F_i, F_c"),
+    "no_scene": Ablation("none", "Without the scene (this project's)"),
     "cached": Ablation("none", "Cached context (this project's)"),
 }
 """Every ablation, in the order of the paper's tables; each is a file of `configs/ablations`."""

@@ -17,7 +17,7 @@ from cinescene_core.video import contact_sheet, decode_video, save_video, side_b
 from .config import TrainingConfig
 from .data.cache import EncodedCache
 from .data.encoders import load_vae
-from .samples import ClipBatch, validation_sample
+from .samples import ClipBatch, chosen_clips, held_out_sample
 from .sampling import sample_clip
 
 SHEET_FRAMES = 5
@@ -41,8 +41,9 @@ class ValidationVideos(pl.Callback):
         cache = EncodedCache(self.config.cache.folder, "validation")
         if self.vae is None:
             self.vae = load_vae(self.config.cache.encoders)
-            chosen = spread(len(cache), self.config.validation.videos)
-            self.clips = [validation_sample(cache.sample(index), index, sigma=1.0) for index in chosen]
+            chosen = chosen_clips(len(cache), self.config.validation.videos)
+            objective = self.config.objective
+            self.clips = [held_out_sample(cache.sample(index), index, objective) for index in chosen]
         return cache.empty_text()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -69,12 +70,6 @@ class ValidationVideos(pl.Callback):
             picked = torch.linspace(0, len(frames) - 1, SHEET_FRAMES).round().long()
             sheet = contact_sheet(torch.cat([frames[picked], truth[picked]]), columns=SHEET_FRAMES)
             trainer.logger.experiment.add_image(f"sheets/{name}", sheet, step, dataformats="HWC")
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """`wanted` indices spread evenly over `count`, or all of them."""
-    wanted = min(count, wanted)
-    return [index * count // wanted for index in range(wanted)]
 
 
 def write_animation(logger: TensorBoardLogger, tag: str, frames: Tensor, fps: float, step: int) -> None:

@@ -16,7 +16,7 @@ from .settings import SettingsError, build, read_settings
 PAPER_TRAINABLE = ("self_attn", "projector", "ffn", "scene_embed", "cam_encoder")
 """Layers that train (supplement B): 3D attention, projector, feed-forward, the feature projection, the camera."""
 
-Join = Literal["frame", "channel", "view"]
+Join = Literal["frame", "channel", "view", "none"]
 Features = Literal["fused", "image", "camera", "none", "separate"]
 Order = Literal["shuffled", "ordered", "progressive"]
 
@@ -122,7 +122,7 @@ class ModelConfig:
     context_timestep: ContextTimestep = "zero"
     positions: PositionScheme = "sequential"
     join: Join = "frame"
-    """Axis on which the scene joins the video (table 8): frame, channel or view."""
+    """Axis on which the scene joins the video (table 8): frame, channel or view; `none` is text-to-video with a camera."""
     features: Features = "fused"
     """Implicit 3D features (tables 2 and 8): F_i + F_c, one of them, none, or both as separate tokens."""
     camera: bool = True
@@ -132,7 +132,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if (self.start_from is None) == (self.sizes is None):
             raise ValueError("give either 'start_from' or 'sizes'.")
-        if self.join != "frame" and (self.context_attention == "cached" or self.features == "separate"):
+        if self.join in ("channel", "view") and (self.context_attention == "cached" or self.features == "separate"):
             raise ValueError(
                 f"join '{self.join}' has no cached mode and no separate tokens; set context_attention joint and "
                 "features fused."
@@ -262,9 +262,9 @@ class TrainingConfig:
             raise ValueError("objective.guide_weight replaces the features as an input; set model.features: none.")
         if self.objective.order == "progressive" and model.features == "none":
             raise ValueError("objective.order 'progressive' starts with features alone; model.features is none.")
-        if model.join != "frame" and self.objective.view_counts:
+        if model.join in ("channel", "view") and self.objective.view_counts:
             raise ValueError(f"model.join '{model.join}' always shows every view; leave objective.view_counts empty.")
-        if model.join != "frame" and shot.num_views != 1 + (shot.num_frames - 1) // 4:
+        if model.join in ("channel", "view") and shot.num_views != 1 + (shot.num_frames - 1) // 4:
             raise ValueError(
                 f"model.join '{model.join}' lays one view on each latent frame: {shot.num_frames} frames make "
                 f"{1 + (shot.num_frames - 1) // 4}, but there are {shot.num_views} views. Make them equal."

@@ -73,8 +73,10 @@ class SceneNetwork(nn.Module):
             context_attention=self.config.context_attention,
         )
 
-    def embed_scene(self, scene: SceneBatch, num_latent_frames: int) -> SceneContext:
-        """I_t, then F_t as the ablation wants it: tokens with their temporal positions."""
+    def embed_scene(self, scene: SceneBatch, num_latent_frames: int) -> SceneContext | None:
+        """I_t, then F_t as the ablation wants it: tokens with their temporal positions; None without a scene."""
+        if self.config.join == "none":
+            return None
         views = scene.latents.shape[1]
         size = (scene.latents.shape[3], scene.latents.shape[4])
         embed = self.transformer.scene_embed
@@ -137,7 +139,7 @@ def build_network(config: ModelConfig, seed: int, *, guided: bool = False) -> tu
     kind = JOINS.get(config.join, GuidedNetwork if guided else SceneNetwork)
     network = kind(transformer, config, seed)
     mark_trainable(network.transformer, (*config.trainable, *network.added))
-    unused = {"scene_embed": config.features == "none", "cam_encoder": not config.camera}
+    unused = {"scene_embed": "none" in (config.features, config.join), "cam_encoder": not config.camera}
     for path, parameter in network.transformer.named_parameters():
         if any(unused.get(name) for name in path.split(".")):
             parameter.requires_grad_(False)

@@ -183,29 +183,48 @@ class ValidationSamples(Dataset[ClipBatch]):
 
     def __init__(self, cache: EncodedCache, config: TrainingConfig) -> None:
         self.cache = cache
+        self.objective = config.objective
         self.sigmas = config.validation.sigmas
-        self.num_clips = min(config.validation.samples, len(cache))
+        self.chosen = chosen_clips(len(cache), config.validation.samples)
 
     def __len__(self) -> int:
-        return self.num_clips * len(self.sigmas)
+        return len(self.chosen) * len(self.sigmas)
 
     def __getitem__(self, number: int) -> ClipBatch:
-        index, level = divmod(number, len(self.sigmas))
-        return validation_sample(self.cache.sample(index), index, self.sigmas[level])
+        place, level = divmod(number, len(self.sigmas))
+        index = self.chosen[place]
+        return held_out_sample(self.cache.sample(index), index, self.objective, sigma=self.sigmas[level])
 
 
-def validation_sample(clip: EncodedClip, index: int, sigma: float) -> ClipBatch:
-    """A clip with its prompt, all views in a fixed shuffled order, and the noise that belongs to `index`."""
-    generator = generator_for(0, "validation", index)
+def chosen_clips(count: int, wanted: int) -> list[int]:
+    """`wanted` of `count` clips in their order, drawn always alike; twins and places have equal chances."""
+    drawn = torch.randperm(count, generator=generator_for(0, "held-out clips"))[:wanted]
+    return sorted(drawn.tolist())
+
+
+def held_out_sample(
+    clip: EncodedClip, index: int, objective: ObjectiveConfig, *, sigma: float = 1.0, seed: int = 0
+) -> ClipBatch:
+    """A clip as the run's network was shown clips: as many views, shuffled or in order; with noise of its own.
+
+    Args:
+        clip: the clip.
+        index: its number in the split; noise and order of the views belong to it.
+        objective: which views the run trains with; of several counts the largest is taken.
+        sigma: its noise level.
+        seed: further noise for the same clip.
+    """
+    slots = list(shuffled_order(len(clip.view_latents), index))
+    slots = slots[: max(objective.view_counts)] if objective.view_counts else slots
     video = normalise_latents(clip.latents[None])
     return ClipBatch(
         names=(clip.name,),
         video=video,
-        noise=torch.randn(video.shape, generator=generator),
+        noise=torch.randn(video.shape, generator=generator_for(seed, "held out", index)),
         sigma=torch.tensor([sigma], dtype=torch.float32),
         text=clip.text.float()[None],
         poses=clip.poses[None],
-        scene=scene_batch(clip, shuffled_order(len(clip.view_latents), index)),
+        scene=scene_batch(clip, sorted(slots) if objective.order == "ordered" else slots),
         clip_features=None if clip.clip_features is None else clip.clip_features.float()[None],
     )
 

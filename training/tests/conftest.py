@@ -24,3 +24,12 @@ def studio(tmp_path_factory):
         warnings.simplefilter("ignore", CineSceneWarning)  # the embedded vocabulary lacks some of the rooms' words
         make_cache(folder)
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked slow run when CINESCENE_SLOW=1."""
+    if os.environ.get("CINESCENE_SLOW") == "1":
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: minutes or gigabytes; set CINESCENE_SLOW=1"))

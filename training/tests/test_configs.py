@@ -32,6 +32,7 @@ PROMISED = {
     "view_join": {"model.join": "view"},
     "no_camera": {"model.camera": False},
     "loss_guided": {"model.features": "none", "objective.guide_weight": 0.5, "cache.clip_features": True},
+    "no_scene": {"model.join": "none"},
     "cached": {"model.context_attention": "cached"},
 }
 """Fields an ablation changes, beside its name and folders."""
@@ -131,7 +132,7 @@ def in_small(name):
     return small, batch
 
 
-UNUSED = {"no_implicit": {"scene_embed"}, "loss_guided": {"scene_embed"}, "no_camera": {"cam_encoder"}}
+UNUSED = {"no_scene": {"scene_embed"}, "no_implicit": {"scene_embed"}, "loss_guided": {"scene_embed"}, "no_camera": {"cam_encoder"}}
 """Of the layers the paper trains, those that an ablation never uses."""
 ADDED = {
     "separate_tokens": {"camera_embed"},

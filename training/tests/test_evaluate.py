@@ -15,12 +15,8 @@ from cinescene_training.config import ObjectiveConfig
 from cinescene_training.data.encoders import load_encoders
 from cinescene_training.data.sources import open_source
 from cinescene_training.evaluate import EvaluationOptions, evaluate, read_table, run_evaluate
-from cinescene_training.evaluate.run import (
-    chosen_clips,
-    evaluation_sample,
-    film_and_measure,
-    open_bench,
-)
+from cinescene_training.evaluate.run import film_and_measure, open_bench
+from cinescene_training.samples import chosen_clips, held_out_sample
 from cinescene_training.train import fit, open_cache
 
 pytestmark = [
@@ -189,9 +185,9 @@ def test_a_clip_that_cannot_be_read_is_counted_and_named(bench):
 
 def test_noise_belongs_to_the_clip_and_the_seed(bench):
     clip, objective = bench.cache.sample(1), bench.config.objective
-    first = evaluation_sample(clip, 1, 3, objective)
-    assert torch.equal(first.noise, evaluation_sample(clip, 1, 3, objective).noise)
-    others = [evaluation_sample(clip, 1, 4, objective).noise, evaluation_sample(clip, 2, 3, objective).noise]
+    first = held_out_sample(clip, 1, objective, seed=3)
+    assert torch.equal(first.noise, held_out_sample(clip, 1, objective, seed=3).noise)
+    others = [held_out_sample(clip, 1, objective, seed=4).noise, held_out_sample(clip, 2, objective, seed=3).noise]
     assert not any(torch.equal(first.noise, noise) for noise in others)
     assert abs(float(first.noise.std()) - 1) < 0.1
     assert not torch.equal(first.noise, torch.zeros_like(first.noise))
@@ -200,13 +196,13 @@ def test_noise_belongs_to_the_clip_and_the_seed(bench):
 def test_a_run_is_shown_its_views_as_it_was_trained(bench):
     clip = bench.cache.sample(0)
     encoded = normalise_latents(clip.view_latents)
-    shuffled = [evaluation_sample(clip, index, 0, ObjectiveConfig()).scene.latents[0] for index in range(8)]
+    shuffled = [held_out_sample(clip, index, ObjectiveConfig()).scene.latents[0] for index in range(8)]
     assert all(torch.equal(latents[0], encoded[0]) for latents in shuffled)  # the start view keeps its slot
     assert {torch.equal(latents, encoded) for latents in shuffled} == {True, False}
     for index in range(8):
-        ordered = evaluation_sample(clip, index, 0, ObjectiveConfig(order="ordered")).scene.latents[0]
+        ordered = held_out_sample(clip, index, ObjectiveConfig(order="ordered")).scene.latents[0]
         assert torch.equal(ordered, encoded)
-        assert len(evaluation_sample(clip, index, 0, ObjectiveConfig(view_counts=(1, 2))).scene.latents[0]) == 2
+        assert len(held_out_sample(clip, index, ObjectiveConfig(view_counts=(1, 2))).scene.latents[0]) == 2
 
 
 def test_clips_are_drawn_alike_and_twins_have_equal_chances():

@@ -14,9 +14,10 @@ from cinescene_core.panorama import example_panorama_path
 from cinescene_core.pipeline import load_nano
 from cinescene_core.video import load_video
 from cinescene_core.weights import FileKind, identify, load_transformer, nano_path, read_bundle_part, read_header
+from cinescene_training.config import ObjectiveConfig
 from cinescene_training.data.cache import EncodedCache
 from cinescene_training.export import export, load_trained
-from cinescene_training.samples import validation_sample
+from cinescene_training.samples import held_out_sample
 from cinescene_training.train import fit
 
 pytestmark = [
@@ -36,7 +37,7 @@ def run(studio, tmp_path_factory):
 def clip(run):
     """A held-out clip at one noise level."""
     cache = EncodedCache(run[0].cache.folder, "validation")
-    return validation_sample(cache.sample(0), 0, sigma=0.7)
+    return held_out_sample(cache.sample(0), 0, ObjectiveConfig(), sigma=0.7)
 
 
 def test_the_packs_loader_opens_what_was_trained(run, clip, tmp_path):

@@ -211,3 +211,10 @@ def test_a_layer_that_is_not_there_is_named():
 def test_guidance_and_another_join_are_refused_together():
     with pytest.raises(ValueError, match=r"needs model\.join 'frame'; got 'view'"):
         build_network(model_config(join="view", features="none"), 0, guided=True)
+
+
+def test_without_a_scene_the_place_is_not_read():
+    network, batch = network_of(join="none"), fake_batch(views=4)
+    with torch.no_grad():
+        plain = network.transformer(batch.noisy(), batch.sigma * 1000, batch.text, camera=batch.poses)
+    assert torch.equal(predict(network, batch), plain)

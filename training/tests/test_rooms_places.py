@@ -1,5 +1,6 @@
 """Places: the same everywhere, unlike each other, and free where cameras travel."""
 
+import functools
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from cinescene_training.render import (
     SPLITS,
     VOCABULARY,
+    Places,
     photographs,
     place_seed,
     render,
@@ -26,6 +28,12 @@ from cinescene_training.render.subjects import axis_rotation, subject_poses
 from cinescene_training.render.tracing import trace
 
 START = torch.eye(4, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def many() -> Places:
+    """Six hundred rooms."""
+    return sample_places(range(600))
 
 
 def test_dice_give_the_published_stream_of_pcg64():
@@ -93,8 +101,8 @@ def test_no_two_walls_of_a_place_alias_and_no_two_places_do(kind):
     assert apart.min() > 0.03
 
 
-def test_every_texture_shape_colour_and_action_occurs_and_every_caption_stays_in_the_vocabulary():
-    places = sample_places(range(600))
+def test_every_texture_shape_colour_and_action_occurs_and_every_caption_stays_in_the_vocabulary(many):
+    places = many
     words = {word for text in (*places.captions, *places.place_captions) for word in text.split()}
     assert words <= set(VOCABULARY)
     assert len(VOCABULARY) == len(set(VOCABULARY)) < 100
@@ -172,7 +180,7 @@ def test_no_camera_enters_the_subject_even_where_a_dolly_goes_past_it():
     assert passed > 15  # a quarter of the range lies beyond the subject
 
 
-def test_amounts_fill_the_whole_range_of_the_paper():
+def test_amounts_fill_the_whole_range_of_the_paper(many):
     paper = {
         "arc_left": (75, 75), "arc_right": (75, 75), "pan_left": (75, 75), "pan_right": (75, 75),
         "arc_up": (10, 45), "arc_down": (10, 45), "tilt_up": (10, 45), "tilt_down": (10, 45),
@@ -180,7 +188,7 @@ def test_amounts_fill_the_whole_range_of_the_paper():
         "pedestal_up": (1 / 4, 2 / 3), "pedestal_down": (1 / 4, 2 / 3),
     }  # fmt: skip
     assert set(MOVES) == set(paper)
-    layouts = sample_places(range(500)).layouts
+    layouts = many.layouts
     for move, (low, high) in paper.items():
         relative = move.split("_")[0] in ("dolly", "truck", "pedestal")
         found = np.array([layout.amounts[move] / (layout.distance if relative else 1) for layout in layouts])
@@ -189,7 +197,7 @@ def test_amounts_fill_the_whole_range_of_the_paper():
         if high > low:
             share = np.sort((found - low) / (high - low))
             # Kolmogorov-Smirnov against the uniform distribution: 1.63 / sqrt(n) is the 1 % level.
-            assert np.abs(share - (np.arange(500) + 0.5) / 500).max() < 1.63 / math.sqrt(500)
+            assert np.abs(share - (np.arange(600) + 0.5) / 600).max() < 1.63 / math.sqrt(600)
             assert share[0] < 0.02
             assert share[-1] > 0.98
     yaws = np.array([layout.start_yaw_degrees for layout in layouts])
@@ -210,6 +218,7 @@ def test_the_start_yaw_is_the_angle_between_the_subjects_front_and_the_camera():
         assert abs(abs(angle) - abs(layout.start_yaw_degrees)) < 1e-6
 
 
+@functools.cache
 def _place_where(**wanted: str) -> int:
     for seed in range(3000):
         layout = sample_places([seed]).layouts[0]

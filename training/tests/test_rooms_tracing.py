@@ -92,7 +92,7 @@ def _inside_any(points: np.ndarray, places, time: float | None) -> np.ndarray:
     return solid
 
 
-@pytest.mark.parametrize("seed", [1, 2, 6, 7, 8, 13])
+@pytest.mark.parametrize("seed", [1, 2, 6, 13])
 def test_depth_is_where_a_march_in_small_steps_first_enters_something(seed):
     places = sample_places([seed])
     pose = _turned(20 * seed, -15, (0.1, 0.0, -0.1)) if seed % 2 else _turned(3, -12)
@@ -130,7 +130,7 @@ def test_a_panorama_and_a_camera_see_the_same_place():
     width, height = 72, 42
     sliced = photograph(panorama.rgb[0, 0], rotations, torch.full((3,), 90.0).double(), width, height)
     poses = pose_from(rotations, torch.zeros(3, 3, dtype=torch.float64))
-    direct = photographs(places, poses[None], 90, width, height, samples=4)[0]
+    direct = photographs(places, poses[None], 90, width, height, samples=3)[0]
     error = (sliced - direct).abs()
     # The panorama is bilinear between pixels of its own: edges are softer by half a pixel, surfaces are not.
     assert error.mean() < 0.01

@@ -250,10 +250,10 @@ def test_clips_that_cannot_be_are_refused(change, message):
 
 def test_the_picture_gets_better_than_any_flat_colour_on_a_clip_seen_again_and_again(tmp_path):
     module = VAEModule(config_for(tmp_path))
-    pixels = module.clips([0], "train", 5)
+    pixels = module.clips([0, 1], "train", 5)  # two: one thread convolves a single clip slowly
     optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
     for step in range(40):
-        result, mean, log_variance = module.reconstruct(pixels, noise(1, 16, 2, 4, 4, seed=step))
+        result, mean, log_variance = module.reconstruct(pixels, noise(2, 16, 2, 4, 4, seed=step))
         loss = reconstruction_loss(result, pixels, 0.5) + 1e-4 * kl_loss(mean, log_variance)
         optimiser.zero_grad()
         loss.backward()
@@ -264,7 +264,7 @@ def test_the_picture_gets_better_than_any_flat_colour_on_a_clip_seen_again_and_a
         return float(-10 * ((guess - pixels) / 2).square().mean().log10())
 
     with torch.no_grad():
-        result = module.reconstruct(pixels, torch.zeros(1, 16, 2, 4, 4))[0].clamp(-1, 1)
+        result = module.reconstruct(pixels, torch.zeros(2, 16, 2, 4, 4))[0].clamp(-1, 1)
     assert decibels(result) > decibels(pixels.mean(dim=(2, 3, 4), keepdim=True)) + 2
 
 

@@ -5,12 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from cinescene_core.metrics import MATPIX_VERSION, ClipEncoder, LoftrMatcher, Lpips, Matcher, compared_frames
-from cinescene_core.types import Autoencoder
-from cinescene_core.weights import nano_path, read_bundle_part
-from cinescene_core.weights.autoencoder import autoencoder_from_state_dict, load_autoencoder
 
-from ..config import EncodersConfig, TrainingConfig
-from ..data.encoders import NANO
+from ..config import TrainingConfig
 from .estimators import PoseEstimator, open_estimator
 from .options import EvaluationOptions
 
@@ -94,17 +90,3 @@ def open_instruments(config: TrainingConfig, options: EvaluationOptions, device:
         matcher.network.to(device)
     estimator = open_estimator(config, options.estimator, device)
     return Instruments(options.stride, lpips, clip, matcher, estimator)
-
-
-def load_vae(config: EncodersConfig, device: torch.device) -> Autoencoder:
-    """The VAE of a run's encoders, in float32, without the other encoders.
-
-    Raises:
-        CheckpointError: a file is missing, damaged, or holds no VAE.
-    """
-    if config.bundle is None:
-        assert config.wan is not None
-        return load_autoencoder(config.wan / "vae", dtype=torch.float32).to(device)
-    path = nano_path() if config.bundle == NANO else config.bundle
-    state, _ = read_bundle_part(path, "vae")
-    return autoencoder_from_state_dict(state, dtype=torch.float32, name=path.name).to(device)

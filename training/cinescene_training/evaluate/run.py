@@ -1,6 +1,5 @@
 """`cinescene-train evaluate`: films clips of a split with a checkpoint and measures them against their true frames."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from cinescene_core.checks import FileFormatError
 from cinescene_core.config import SamplingConfig
-from cinescene_core.context import shuffled_order
 from cinescene_core.devices import check_device
 from cinescene_core.files import atomic_write
 from cinescene_core.metrics import compared_frames
@@ -19,18 +17,18 @@ from cinescene_core.video import contact_sheet, decode_video, save_image
 
 from ..callbacks import SHEET_FRAMES
 from ..checkpoints import commit, machine
-from ..config import ObjectiveConfig, TrainingConfig
-from ..data.cache import EncodedCache, EncodedClip
+from ..config import TrainingConfig
+from ..data.cache import EncodedCache
+from ..data.encoders import load_vae
 from ..data.sources import Side, open_source
 from ..export import load_trained
 from ..network import SceneNetwork
 from ..precision import keep_in_float32
 from ..render.footage import RoomFootage
-from ..samples import ClipBatch, scene_batch, validation_sample
+from ..samples import ClipBatch, chosen_clips, held_out_sample
 from ..sampling import sample_clip
-from ..seeds import generator_for
 from ..train import open_cache
-from .instruments import Instruments, load_vae, open_instruments
+from .instruments import Instruments, open_instruments
 from .interventions import INTERVENTIONS, partner_of
 from .options import EvaluationOptions
 from .printing import to_markdown
@@ -217,29 +215,6 @@ def make_table(scores: Sequence[VideoScores], bench: Bench, checkpoint: str) -> 
     )
 
 
-def chosen_clips(count: int, wanted: int) -> list[int]:
-    """`wanted` of `count` clips in their order, drawn always alike; twins and places have equal chances."""
-    drawn = torch.randperm(count, generator=generator_for(0, "evaluated clips"))[:wanted]
-    return sorted(drawn.tolist())
-
-
-def evaluation_sample(clip: EncodedClip, index: int, seed: int, objective: ObjectiveConfig) -> ClipBatch:
-    """A clip as the run's network was shown clips: as many views, shuffled or in order, with noise of its own.
-
-    Args:
-        clip: the clip.
-        index: its number in the split; noise and order of the views belong to it.
-        seed: further noise for the same clip.
-        objective: which views the run trains with; of several counts the largest is taken.
-    """
-    slots = list(shuffled_order(len(clip.view_latents), index))
-    slots = slots[: max(objective.view_counts)] if objective.view_counts else slots
-    slots = sorted(slots) if objective.order == "ordered" else slots
-    batch = validation_sample(clip, index, sigma=1.0)
-    noise = torch.randn(batch.noise.shape, generator=generator_for(seed, "evaluation", index))
-    return dataclasses.replace(batch, noise=noise, scene=scene_batch(clip, slots))
-
-
 def _videos_of(
     network: SceneNetwork, bench: Bench, index: int
 ) -> Iterator[tuple[VideoScores, Tensor | None, Truth | None]]:
@@ -261,10 +236,10 @@ def _videos_of(
         if seed is None:
             latents = clip.latents[None]
         else:
-            batch = evaluation_sample(clip, index, seed, objective)
+            batch = held_out_sample(clip, index, objective, seed=seed)
             if variant in others:
                 change, partner = others[variant]
-                batch = change(batch, evaluation_sample(cache.sample(partner), partner, seed, objective))
+                batch = change(batch, held_out_sample(cache.sample(partner), partner, objective, seed=seed))
             latents = _sampled(network, batch, bench)
         if not torch.isfinite(latents).all():
             yield failed_video(item, NOT_FINITE, variant=variant, seed=seed), None, truth

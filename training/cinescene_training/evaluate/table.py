@@ -227,7 +227,7 @@ def _by_clip(table: MetricTable, field: str) -> dict[tuple[str, str], float]:
 
 def write_table(table: MetricTable, path: Path) -> None:
     """Write a table with all its videos as JSON, whole or not at all; infinite numbers become "inf"."""
-    record = {"format": FORMAT} | dataclasses.asdict(table)
+    record = {"format": FORMAT} | _plain(dataclasses.asdict(table))
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 

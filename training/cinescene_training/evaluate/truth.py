@@ -15,7 +15,7 @@ from ..render.footage import RoomFootage
 from ..render.places import sample_places
 
 PAIRS_AT_ONCE = 8
-"""Pairs of frames whose flow is computed together: a quarter of a gigabyte at 672 x 384."""
+"""Pairs of frames whose flow is computed together: 0.6 GiB at 672 x 384."""
 
 
 @dataclass(frozen=True, eq=False)
