@@ -263,7 +263,7 @@ gradients. GPU hours = samples x TFLOP / speed / 3600. A speed of 300 is what Re
 
 ## Memory of one GPU, GiB
 
-| model, context mode | weights and optimiser | kept block inputs | one block's backward | one GPU, or DDP | FSDP over 8 |
+| model, mode | weights and optimiser | kept block inputs | one block's backward | one GPU, or DDP | FSDP over 8 |
 |---|---|---|---|---|---|
 {memory}
 

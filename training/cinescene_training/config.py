@@ -122,7 +122,7 @@ class ModelConfig:
     context_timestep: ContextTimestep = "zero"
     positions: PositionScheme = "sequential"
     join: Join = "frame"
-    """Axis on which the scene joins the video (table 8): frame, channel or view; `none` is text-to-video with a camera."""
+    """Axis on which the scene joins the video (table 8): frame, channel or view; `none` leaves it out."""
     features: Features = "fused"
     """Implicit 3D features (tables 2 and 8): F_i + F_c, one of them, none, or both as separate tokens."""
     camera: bool = True

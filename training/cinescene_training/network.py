@@ -68,15 +68,13 @@ class SceneNetwork(nn.Module):
             timestep,
             text,
             camera=poses if self.config.camera else None,
-            context=self.embed_scene(scene, noisy.shape[2]),
+            context=None if self.config.join == "none" else self.embed_scene(scene, noisy.shape[2]),
             context_timestep=timestep if self.config.context_timestep == "shared" else None,
             context_attention=self.config.context_attention,
         )
 
-    def embed_scene(self, scene: SceneBatch, num_latent_frames: int) -> SceneContext | None:
-        """I_t, then F_t as the ablation wants it: tokens with their temporal positions; None without a scene."""
-        if self.config.join == "none":
-            return None
+    def embed_scene(self, scene: SceneBatch, num_latent_frames: int) -> SceneContext:
+        """I_t, then F_t as the ablation wants it: tokens with their temporal positions."""
         views = scene.latents.shape[1]
         size = (scene.latents.shape[3], scene.latents.shape[4])
         embed = self.transformer.scene_embed

@@ -132,7 +132,12 @@ def in_small(name):
     return small, batch
 
 
-UNUSED = {"no_scene": {"scene_embed"}, "no_implicit": {"scene_embed"}, "loss_guided": {"scene_embed"}, "no_camera": {"cam_encoder"}}
+UNUSED = {
+    "no_scene": {"scene_embed"},
+    "no_implicit": {"scene_embed"},
+    "loss_guided": {"scene_embed"},
+    "no_camera": {"cam_encoder"},
+}
 """Of the layers the paper trains, those that an ablation never uses."""
 ADDED = {
     "separate_tokens": {"camera_embed"},

@@ -17,7 +17,7 @@ from ..seeds import generator_for
 from .batches import ClipsConfig, clip_batch, drawn_count
 from .fitting import RECORD_KEY, check_same_run, fit_encoder, optimisation, run_record, write_network
 from .vae_loss import kl_loss, reconstruction_loss
-from .wan_vae import LatentStatistics, decode_latents, encode_clip, fold_statistics, initialise_vae
+from .wan_vae import LatentStatistics, decode_latents, encode_clip, fold_statistics, initialise_vae, norm_silu
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -68,12 +68,13 @@ class VAEModule(pl.LightningModule):
         for parameter in self.network.parameters():
             if parameter.ndim == 5:  # several times as fast on a CPU
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-        self.reconstruct = torch.compile(self._reconstruct) if config.run.compiled else self._reconstruct
+        self.activation = torch.compile(norm_silu, dynamic=True) if config.run.compiled else norm_silu
 
-    def _reconstruct(self, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def reconstruct(self, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode, draw from the posterior, decode: the result, and the posterior's mean and log variance."""
-        mean, log_variance = encode_clip(self.network, pixels)
-        return decode_latents(self.network, mean + noise * (log_variance / 2).exp()), mean, log_variance
+        mean, log_variance = encode_clip(self.network, pixels, self.activation)
+        latents = mean + noise * (log_variance / 2).exp()
+        return decode_latents(self.network, latents, self.activation), mean, log_variance
 
     def clips(self, numbers: list[int], split: str, frames: int) -> Tensor:
         """Rendered clips [b, 3, f, h, w] in -1..1, in the layout that convolves fast."""

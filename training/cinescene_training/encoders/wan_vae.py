@@ -5,7 +5,7 @@ to train. The functions here walk the same layers over all frames at once; as ev
 results are the same. Letters: b clips, c channels, f pixel frames, t latent frames, h w height and width.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -22,12 +22,26 @@ FIRST_LOG_VARIANCE = -6.0
 """Of a fresh posterior: noise of deviation 0.05, so that what the decoder reads is picture from the first step on."""
 
 
-def encode_clip(network: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+Activation = Callable[[Tensor, Tensor], Tensor]
+"""x [b, c, t, h, w] and the norm's gain [c, 1, 1, 1] to what the next convolution reads."""
+
+
+def norm_silu(x: Tensor, gain: Tensor) -> Tensor:
+    """RMS norm over the channels, its gain, and SiLU: what stands in front of every convolution of a residual layer.
+
+    A third of a training step goes here; compiled, it takes a third of the time.
+    """
+    length = x.square().sum(1, keepdim=True).clamp(min=1e-24).rsqrt()
+    return silu(x * length * (gain * len(gain) ** 0.5))
+
+
+def encode_clip(network: Any, pixels: Tensor, activation: Activation = norm_silu) -> tuple[Tensor, Tensor]:
     """Encode clips as diffusers' `AutoencoderKLWan.encode` does, in one pass.
 
     Args:
         network: an AutoencoderKLWan in Wan2.1's structure.
         pixels: [b, 3, f, h, w] in -1..1; f is 4n + 1, h and w multiples of 16.
+        activation: `norm_silu`, or a compiled one.
 
     Returns:
         Mean and log variance of the posterior, [b, 16, t, h/8, w/8] each.
@@ -39,35 +53,49 @@ def encode_clip(network: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     check_num_frames(sizes["f"])
     check_video_size(sizes["w"], sizes["h"])
     encoder = network.encoder
-    x = _run(encoder.down_blocks, encoder.conv_in(pixels))
-    x = encoder.mid_block(x)
-    mean, log_variance = network.quant_conv(encoder.conv_out(silu(encoder.norm_out(x)))).chunk(2, dim=1)
+    x = _run(encoder.down_blocks, encoder.conv_in(pixels), activation)
+    x = _middle(encoder.mid_block, x, activation)
+    x = encoder.conv_out(activation(x, encoder.norm_out.gamma))
+    mean, log_variance = network.quant_conv(x).chunk(2, dim=1)
     return mean, log_variance.clamp(-30, 20)
 
 
-def decode_latents(network: Any, latents: Tensor) -> Tensor:
+def decode_latents(network: Any, latents: Tensor, activation: Activation = norm_silu) -> Tensor:
     """Decode as diffusers' `AutoencoderKLWan.decode` does, in one pass and without cutting the result to -1..1.
 
     Args:
         network: an AutoencoderKLWan in Wan2.1's structure.
         latents: [b, 16, t, h/8, w/8] in raw units.
+        activation: `norm_silu`, or a compiled one.
 
     Returns:
         [b, 3, 4t - 3, h, w].
     """
     check_shape("latents", latents, f"b {LATENT_CHANNELS} t h w")
     decoder = network.decoder
-    x = decoder.mid_block(decoder.conv_in(network.post_quant_conv(latents)))
+    x = _middle(decoder.mid_block, decoder.conv_in(network.post_quant_conv(latents)), activation)
     for block in decoder.up_blocks:
-        x = _run([*block.resnets, *(block.upsamplers or ())], x)
-    result: Tensor = decoder.conv_out(silu(decoder.norm_out(x)))
+        x = _run([*block.resnets, *(block.upsamplers or ())], x, activation)
+    result: Tensor = decoder.conv_out(activation(x, decoder.norm_out.gamma))
     return result
 
 
-def _run(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+def _run(layers: Iterable[nn.Module], x: Tensor, activation: Activation) -> Tensor:
     for layer in layers:
-        x = _resampled(layer, x) if hasattr(layer, "resample") else layer(x)
+        x = _resampled(layer, x) if hasattr(layer, "resample") else _residual(layer, x, activation)
     return x
+
+
+def _middle(block: Any, x: Tensor, activation: Activation) -> Tensor:
+    x = _residual(block.resnets[0], x, activation)
+    return _residual(block.resnets[1], block.attentions[0](x), activation)
+
+
+def _residual(layer: Any, x: Tensor, activation: Activation) -> Tensor:
+    """Two convolutions around a skip."""
+    inner = layer.conv2(activation(layer.conv1(activation(x, layer.norm1.gamma)), layer.norm2.gamma))
+    result: Tensor = layer.conv_shortcut(x) + inner
+    return result
 
 
 def _resampled(layer: Any, x: Tensor) -> Tensor:
