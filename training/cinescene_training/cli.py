@@ -66,6 +66,7 @@ def add_data(command: Added) -> None:
     )
     render.add_argument("--width", type=int, default=672, help="pixels (default %(default)s)")
     render.add_argument("--height", type=int, default=384, help="pixels (default %(default)s)")
+    render.add_argument("--panorama-width", type=int, default=2048, help="pixels (default %(default)s)")
     render.add_argument("--frames", type=int, default=81, help="frames of a clip, 4n + 1 (default %(default)s)")
     render.add_argument("--compiled", action="store_true", help="through torch.compile: faster, needs a C++ compiler")
     render.add_argument(

@@ -45,6 +45,7 @@ def run_render(options: argparse.Namespace) -> None:
         num_frames=options.frames,
         width=options.width,
         height=options.height,
+        panorama_width=options.panorama_width,
         compiled=options.compiled,
     )
     written = write_rooms(options.out, footage, lambda done, total: show_progress("places", done, total))
@@ -63,6 +64,7 @@ def render_with_blender(options: argparse.Namespace) -> None:
             width=options.width,
             height=options.height,
             num_frames=options.frames,
+            panorama_width=options.panorama_width,
             cycles=CyclesSettings(samples=options.samples),
         )
         render_blender(job, lambda done, total: show_progress("pictures", done, total))

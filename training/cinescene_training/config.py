@@ -84,8 +84,10 @@ class SourceConfig:
     split_seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("places", "validation_places", "clips_per_place", "supersampling"):
+        for name in ("places", "clips_per_place", "supersampling"):
             check_positive(name, getattr(self, name))
+        if self.validation_places < 0:
+            raise ValueError(f"validation_places must be 0 or more; got {self.validation_places}.")
         if (self.root is None) != (self.kind == "rooms"):
             raise ValueError(f"source '{self.kind}' {'takes no root' if self.root else 'needs its folder as root'}.")
 

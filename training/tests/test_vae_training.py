@@ -17,7 +17,7 @@ from cinescene_core.models.autoencoder import new_autoencoder
 from cinescene_core.weights import load_tensors
 from cinescene_core.weights.autoencoder import autoencoder_from_state_dict, load_autoencoder
 from cinescene_training.config import OptimiserConfig, RunConfig
-from cinescene_training.encoders.batches import ClipsConfig, clip_batch, piece_lens
+from cinescene_training.encoders.batches import ClipsConfig, clip_batch, piece_lens, rendered_numbers
 from cinescene_training.encoders.fitting import RECORD_KEY
 from cinescene_training.encoders.vae_loss import kl_loss, reconstruction_loss
 from cinescene_training.encoders.vae_module import VAEModule, VAETrainingConfig, fit_vae, vae_tensors
@@ -230,9 +230,27 @@ def test_a_clip_follows_from_its_number_and_moves():
     assert (validation - clips[1]).abs().mean() > 0.02
 
 
+def test_echoes_show_the_same_clips_in_other_colours_and_none_is_left_out(tmp_path):
+    # Two samples a step, three steps on each: steps 0 to 2 see clips 0 and 1, steps 3 to 5 clips 2 and 3.
+    assert [rendered_numbers([2 * step, 2 * step + 1], 2, 3) for step in range(6)] == [[0, 1]] * 3 + [[2, 3]] * 3
+    clips = dataclasses.replace(CLIPS, echoes=3, frame_counts=(1,))
+    module = VAEModule(config_for(tmp_path, clips=clips))
+    steps = [module.training_clips([2 * step, 2 * step + 1]) for step in range(4)]
+    plain = clip_batch(clips, "train", 3, [0, 1], 1, CPU)
+    for seen in steps[:3]:
+        torch.testing.assert_close(seen.sort(dim=1).values, plain.sort(dim=1).values, atol=0, rtol=0)
+    assert not all(torch.equal(seen, plain) for seen in steps[:3])
+    assert (steps[3] - steps[2]).abs().mean() > 0.02
+    # A run resumed in the middle of its echoes sees what it would have seen.
+    torch.testing.assert_close(
+        VAEModule(config_for(tmp_path, clips=clips)).training_clips([4, 5]), steps[2], atol=0, rtol=0
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"echoes": 0}, "echoes must be a positive number"),
         ({"crop_width": 40}, "width and height must be multiples of 16"),
         ({"crop_width": 64}, "A crop of 64 x 32 does not fit a picture of 48 x 32"),
         ({"frame_counts": (4,)}, r"num_frames must be 4n \+ 1"),

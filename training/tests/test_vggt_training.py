@@ -316,6 +316,15 @@ def test_one_count_of_views_is_drawn_per_step_and_every_count_comes():
 # Training
 
 
+def test_echoes_show_the_same_geometry_in_other_colours(tmp_path):
+    module = VGGTModule(config_for(tmp_path, views=dataclasses.replace(VIEWS, echoes=2)))
+    first, second = module.training_scenes([0, 1]), module.training_scenes([2, 3])
+    assert second.truth is first.truth
+    torch.testing.assert_close(first.images.sort(dim=2).values, second.images.sort(dim=2).values, atol=0, rtol=0)
+    assert not torch.equal(first.images, second.images)
+    assert module.training_scenes([4, 5]).truth is not first.truth
+
+
 def test_gradients_reach_every_trained_parameter(tmp_path):
     module = VGGTModule(config_for(tmp_path))
     module.log = lambda *args, **kwargs: None

@@ -48,6 +48,7 @@ def tiny_config(folder: Path, **changes: Any) -> TrainingConfig:
             precision="32-true",
             workers=0,
             checkpoint_every=3,
+            log_every=2,
         ),
         validation=ValidationConfig(every=3, sigmas=(0.3, 0.9), samples=2, videos=0),
     )

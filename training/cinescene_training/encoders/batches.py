@@ -43,13 +43,15 @@ class ViewsConfig:
     ring_share: float = 0.5
     """Share of scenes seen from one point, in even steps around the horizon; the others have a baseline."""
     courtyard_share: float = 0.25
+    echoes: int = 1
+    """Steps that see each rendered batch, in other colours each time; more than 1 where rendering is the slow part."""
     supersampling: int = 2
     """Rays along a pixel's side."""
     compiled: bool = False
     """Render through torch.compile."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "height", "vggt_width", "vggt_height"):
+        for name in ("width", "height", "vggt_width", "vggt_height", "echoes"):
             check_positive(name, getattr(self, name))
         if not self.view_counts or min(self.view_counts) < 1:
             raise ValueError(
@@ -83,6 +85,8 @@ class ClipsConfig:
     turned_share: float = 0.5
     """Share of shots that start in another direction than the subject's; the others see it."""
     courtyard_share: float = 0.25
+    echoes: int = 1
+    """Steps that see each rendered batch, in other colours each time; more than 1 where rendering is the slow part."""
     supersampling: int = 2
     """Rays along a pixel's side."""
     compiled: bool = False
@@ -101,6 +105,7 @@ class ClipsConfig:
             raise ValueError(
                 f"frame_counts must name counts of 1 to {self.num_frames}, the shot's frames; got {self.frame_counts}."
             )
+        check_positive("echoes", self.echoes)
         _check_shares(turned_share=self.turned_share, courtyard_share=self.courtyard_share)
 
 
@@ -122,6 +127,21 @@ class ViewBatch:
 def drawn_count(counts: Sequence[int], seed: int, step: int) -> int:
     """Which of the counts a step has; one for the whole step, so that its samples stack."""
     return counts[int(torch.randint(len(counts), (), generator=generator_for(seed, "count", step)))]
+
+
+def rendered_numbers(numbers: Sequence[int], batch_size: int, echoes: int) -> list[int]:
+    """Which rendered samples stand behind training samples, when `echoes` steps in a row see the same ones."""
+    return [number // (batch_size * echoes) * batch_size + number % batch_size for number in numbers]
+
+
+def recoloured(pictures: Tensor, channel_axis: int, seed: int, numbers: Sequence[int]) -> Tensor:
+    """Each sample of a batch with its red, green and blue exchanged, as its number says."""
+    orders = [torch.randperm(3, generator=generator_for(seed, "colours", number)) for number in numbers]
+    changed = [
+        picture.index_select(channel_axis - 1, order.to(picture.device))
+        for picture, order in zip(pictures, orders, strict=True)
+    ]
+    return torch.stack(changed)
 
 
 def view_batch(

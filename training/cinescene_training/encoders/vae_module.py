@@ -14,7 +14,7 @@ from cinescene_core.weights.vae_keys import to_original
 
 from ..config import OptimiserConfig, RunConfig
 from ..seeds import generator_for
-from .batches import ClipsConfig, clip_batch, drawn_count
+from .batches import ClipsConfig, clip_batch, drawn_count, recoloured, rendered_numbers
 from .fitting import RECORD_KEY, check_same_run, fit_encoder, optimisation, run_record, write_network
 from .vae_loss import kl_loss, reconstruction_loss
 from .wan_vae import LatentStatistics, decode_latents, encode_clip, fold_statistics, initialise_vae, norm_silu
@@ -68,6 +68,7 @@ class VAEModule(pl.LightningModule):
         for parameter in self.network.parameters():
             if parameter.ndim == 5:  # several times as fast on a CPU
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+        self.kept: tuple[list[int], Tensor] = ([], torch.zeros(0))
         self.activation = torch.compile(norm_silu, dynamic=True) if config.run.compiled else norm_silu
 
     def reconstruct(self, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,11 +83,22 @@ class VAEModule(pl.LightningModule):
             pixels = clip_batch(self.config.clips, split, self.config.run.seed, numbers, frames, self.device)
         return pixels.contiguous(memory_format=torch.channels_last_3d)
 
+    def training_clips(self, numbers: list[int]) -> Tensor:
+        """Clips of training samples; the last rendered ones are kept for their echoes."""
+        config, seed = self.config.clips, self.config.run.seed
+        rendered = rendered_numbers(numbers, self.config.run.batch_size, config.echoes)
+        if rendered != self.kept[0]:
+            frames = drawn_count(config.frame_counts, seed, rendered[0] // self.config.run.batch_size)
+            self.kept = (rendered, self.clips(rendered, "train", frames))
+        if config.echoes == 1:
+            return self.kept[1]
+        changed = recoloured(self.kept[1], 1, seed, numbers)
+        return changed.contiguous(memory_format=torch.channels_last_3d)
+
     def training_step(self, numbers: list[int], batch_idx: int) -> Tensor:
         config, seed = self.config, self.config.run.seed
-        frames = drawn_count(config.clips.frame_counts, seed, numbers[0] // config.run.batch_size)
-        pixels = self.clips(numbers, "train", frames)
-        t, h, w = 1 + (frames - 1) // 4, pixels.shape[3] // 8, pixels.shape[4] // 8
+        pixels = self.training_clips(numbers)
+        t, h, w = 1 + (pixels.shape[2] - 1) // 4, pixels.shape[3] // 8, pixels.shape[4] // 8
         noise = [torch.randn(16, t, h, w, generator=generator_for(seed, "posterior", number)) for number in numbers]
         result, mean, log_variance = self.reconstruct(pixels, torch.stack(noise).to(self.device))
         divergence = kl_loss(mean, log_variance)

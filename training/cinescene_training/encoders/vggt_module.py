@@ -1,5 +1,6 @@
 """The scene encoder's training, wired to Lightning. The loss is elsewhere; here is what runs when."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from cinescene_core.weights.vggt import FILE_FORMAT, METADATA_KEY, load_vggt
 
 from ..config import OptimiserConfig, RunConfig
 from ..seeds import generator_for
-from .batches import ViewBatch, ViewsConfig, drawn_count, view_batch
+from .batches import ViewBatch, ViewsConfig, drawn_count, recoloured, rendered_numbers, view_batch
 from .fitting import RECORD_KEY, check_same_run, fit_encoder, optimisation, run_record, write_network
 from .vggt_loss import CAMERA_WEIGHT, camera_loss, depth_loss, relative_depth_error, rotation_errors
 
@@ -74,6 +75,7 @@ class VGGTModule(pl.LightningModule):
             assert config.sizes is not None
             self.network = VGGT(config.sizes)
             initialise_vggt(self.network, config.run.seed, config.layer_scale)
+        self.kept: tuple[list[int], ViewBatch] | None = None
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name != UNUSED)
         if config.run.compiled:
@@ -98,10 +100,20 @@ class VGGTModule(pl.LightningModule):
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return view_batch(self.config.views, split, self.config.run.seed, numbers, count, self.device)
 
+    def training_scenes(self, numbers: list[int]) -> ViewBatch:
+        """Scenes of training samples; the last rendered ones are kept for their echoes."""
+        config, run = self.config.views, self.config.run
+        rendered = rendered_numbers(numbers, run.batch_size, config.echoes)
+        if self.kept is None or rendered != self.kept[0]:
+            count = drawn_count(config.view_counts, run.seed, rendered[0] // run.batch_size)
+            self.kept = (rendered, self.scenes(rendered, "train", count))
+        batch = self.kept[1]
+        if config.echoes == 1:
+            return batch
+        return dataclasses.replace(batch, images=recoloured(batch.images, 2, run.seed, numbers))
+
     def training_step(self, numbers: list[int], batch_idx: int) -> Tensor:
-        run = self.config.run
-        count = drawn_count(self.config.views.view_counts, run.seed, numbers[0] // run.batch_size)
-        batch = self.scenes(numbers, "train", count)
+        batch = self.training_scenes(numbers)
         cameras, depth, confidence = self(batch.images)
         losses = {
             "camera": camera_loss(cameras, batch.truth.encoding),
