@@ -325,7 +325,8 @@ def test_what_is_written_opens_in_the_pack_with_latents_of_wans_statistics(whole
     with safe_open(path, "pt") as file:
         record = json.loads(file.metadata()[RECORD_KEY])
     assert record["config"]["base_dim"] == 4
-    assert set(record) == {"name", "config", "seed", "commit", "machine", "torch"}
+    assert set(record) == {"name", "config", "seed", "commit", "machine", "torch", "measured"}
+    assert record["measured"].keys() == {f"validation/psnr_{part}" for part in ("first", "later", "all")}
 
 
 @torch.no_grad()
@@ -354,3 +355,10 @@ def test_the_shipped_configurations_can_be_built(name):
 def test_runs_that_cannot_be_are_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         config_for(tmp_path, **change)
+
+
+def test_a_strategy_that_splits_the_network_is_refused(tmp_path):
+    config = config_for(tmp_path)
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, strategy="fsdp"))
+    with pytest.raises(ValueError, match=r"got run.strategy 'fsdp'. Use auto or ddp"):
+        fit_vae(config)

@@ -394,7 +394,8 @@ def test_what_is_written_loads_and_answers_as_what_was_trained(whole_run):
         assert json.loads(file.metadata()[METADATA_KEY])["fingerprint"] == model.fingerprint
     assert record["seed"] == 3
     assert record["config"]["views"]["view_counts"] == [2, 3]
-    assert set(record) == {"name", "config", "seed", "commit", "machine", "torch"}
+    assert set(record) == {"name", "config", "seed", "commit", "machine", "torch", "measured"}
+    assert 0 < record["measured"]["validation/rotation_degrees"] <= 180
 
 
 def test_training_goes_on_from_a_file(tmp_path, whole_run):

@@ -94,7 +94,7 @@ def optimisation(module: nn.Module, settings: OptimiserConfig, steps: int) -> di
 
 def fit_encoder(
     module: pl.LightningModule, config: EncoderConfig, resume: Path | None = None, stop_at: int | None = None
-) -> None:
+) -> dict[str, Any]:
     """Train; the module ends with its averaged weights, where the run keeps them.
 
     Args:
@@ -103,10 +103,18 @@ def fit_encoder(
         resume: a checkpoint of this run; the result equals that of a run that never stopped.
         stop_at: stop after that step as if interrupted.
 
+    Returns:
+        The record of the run: commit, configuration, seed and machine, and what was measured last.
+
     Raises:
         CheckpointError: the checkpoint belongs to another run.
+        ValueError: a strategy that splits a network over devices.
     """
     run = config.run
+    if run.strategy not in ("auto", "ddp"):
+        raise ValueError(
+            f"The encoders train whole on each device; got run.strategy '{run.strategy}'. Use auto or ddp."
+        )
     average = ExponentialAverage(config.optimiser.ema_decay) if config.optimiser.ema_decay else None
     checkpoints = ModelCheckpoint(
         run.folder / "checkpoints", filename="{step}", every_n_train_steps=run.checkpoint_every,
@@ -135,6 +143,10 @@ def fit_encoder(
         with torch.no_grad():
             for name, parameter in trained_parameters(module):
                 parameter.copy_(average.averages[name])
+    measured = {
+        name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("validation/")
+    }
+    return run_record(config) | {"measured": measured}
 
 
 def run_record(config: EncoderConfig) -> dict[str, Any]:

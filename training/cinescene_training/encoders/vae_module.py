@@ -161,7 +161,7 @@ def fit_vae(config: VAETrainingConfig, *, resume: Path | None = None, stop_at: i
     """
     config.run.folder.mkdir(parents=True, exist_ok=True)
     module = VAEModule(config)
-    fit_encoder(module, config, resume, stop_at)
+    record = fit_encoder(module, config, resume, stop_at)
     module.eval().fit_statistics()
     tensors = vae_tensors(module.network, DTYPES[config.dtype])
-    return write_network(config.run.folder / "vae.safetensors", tensors, {RECORD_KEY: run_record(config)})
+    return write_network(config.run.folder / "vae.safetensors", tensors, {RECORD_KEY: record})

@@ -203,7 +203,7 @@ def fit_vggt(config: VGGTTrainingConfig, *, resume: Path | None = None, stop_at:
     """
     config.run.folder.mkdir(parents=True, exist_ok=True)
     module = VGGTModule(config)
-    fit_encoder(module, config, resume, stop_at)
+    run = fit_encoder(module, config, resume, stop_at)
     dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     tensors = vggt_tensors(module.network, config.exported_heads, dtype)
     record = {
@@ -213,4 +213,4 @@ def fit_vggt(config: VGGTTrainingConfig, *, resume: Path | None = None, stop_at:
         "fingerprint": vggt_fingerprint(tensors),
     }
     path = config.run.folder / "vggt.safetensors"
-    return write_network(path, tensors, {METADATA_KEY: record, RECORD_KEY: run_record(config)})
+    return write_network(path, tensors, {METADATA_KEY: record, RECORD_KEY: run})

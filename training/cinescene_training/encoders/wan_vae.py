@@ -31,8 +31,8 @@ def norm_silu(x: Tensor, gain: Tensor) -> Tensor:
 
     A third of a training step goes here; compiled, it takes a third of the time.
     """
-    length = x.square().sum(1, keepdim=True).clamp(min=1e-24).rsqrt()
-    return silu(x * length * (gain * len(gain) ** 0.5))
+    length = x.float().square().sum(1, keepdim=True).clamp(min=1e-24).rsqrt().to(x.dtype)
+    return silu(x * length * (gain * len(gain) ** 0.5).to(x.dtype))
 
 
 def encode_clip(network: Any, pixels: Tensor, activation: Activation = norm_silu) -> tuple[Tensor, Tensor]:
