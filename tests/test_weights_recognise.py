@@ -177,7 +177,7 @@ def test_every_kind_is_recognised_and_only_the_right_ones_pass_as_transformer(tm
         ("vggt", "Load it with the VGGT loader."),
         ("umt5", "Load it as the text encoder."),
         ("scene", "Load it as a scene."),
-        ("bundle", "Load it with the loader of the nano checkpoint."),
+        ("bundle", "Load it with the loader of the nano checkpoint, or by cinescene generate --model."),
     ],
 )
 def test_the_refusal_says_where_the_file_belongs(tmp_path, case, advice):
