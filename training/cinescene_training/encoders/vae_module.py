@@ -17,7 +17,15 @@ from ..seeds import generator_for
 from .batches import ClipsConfig, clip_batch, drawn_count, recoloured, rendered_numbers
 from .fitting import RECORD_KEY, check_same_run, fit_encoder, optimisation, run_record, write_network
 from .vae_loss import kl_loss, reconstruction_loss
-from .wan_vae import LatentStatistics, decode_latents, encode_clip, fold_statistics, initialise_vae, norm_silu
+from .wan_vae import (
+    SMALLEST_WIDTH,
+    LatentStatistics,
+    decode_latents,
+    encode_clip,
+    fold_statistics,
+    initialise_vae,
+    norm_silu,
+)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -46,7 +54,12 @@ class VAETrainingConfig:
     task: Literal["vae"] = "vae"
 
     def __post_init__(self) -> None:
-        for name in ("base_dim", "statistics_clips", "validation_every", "validation_samples"):
+        if self.base_dim < SMALLEST_WIDTH:
+            raise ValueError(
+                f"base_dim must be {SMALLEST_WIDTH} or more, to carry three colours, their negatives and a constant; "
+                f"got {self.base_dim}. Use 8."
+            )
+        for name in ("statistics_clips", "validation_every", "validation_samples"):
             check_positive(name, getattr(self, name))
         for name in ("gradient_weight", "kl_weight"):
             if getattr(self, name) < 0:

@@ -18,6 +18,12 @@ from cinescene_core.config import LATENT_CHANNELS, LATENT_MEAN, LATENT_STD
 
 from ..seeds import generator_for
 
+SMALLEST_WIDTH = 7
+"""Channels that a fresh network carries from end to end: three colours, their negatives, and a constant."""
+_CONSTANT = 6
+"""Which of them is the constant."""
+CONSTANT = 6.0
+"""Its value; colours lie in -1..1."""
 FIRST_LOG_VARIANCE = -6.0
 """Of a fresh posterior: noise of deviation 0.05, so that what the decoder reads is picture from the first step on."""
 
@@ -112,11 +118,17 @@ def _resampled(layer: Any, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def initialise_vae(network: Any, seed: int) -> None:
-    """Give a VAE fresh weights, in place.
+    """Give a VAE fresh weights, in place: it starts as a thumbnail, enlarged.
 
-    Convolutions keep the variance of what they read (LeCun normal); the last one of each residual layer starts
-    at zero, so that the network starts as its skips. Norms are one, biases zero, but for the posterior's first
-    log variance.
+    The skips of both halves carry red, green and blue, their negatives and a constant. The encoder averages them
+    over its pixels, the decoder spreads them again, so that training starts with colours and learns details. The
+    constant, larger than all else, keeps the norms from changing brightness; a value and its negative pass SiLU
+    unchanged, as silu(x) - silu(-x) = x. All other convolutions keep the variance of what they read (LeCun
+    normal), but the last one of each residual layer starts at zero. Norms are one, biases zero.
+
+    Args:
+        network: an AutoencoderKLWan in Wan2.1's structure, `SMALLEST_WIDTH` channels wide or more.
+        seed: of the run.
     """
     generator = generator_for(seed, "initialise vae")
     for name, parameter in network.named_parameters():
@@ -126,7 +138,51 @@ def initialise_vae(network: Any, seed: int) -> None:
             parameter.zero_()
         else:
             parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
+    for name, layer in network.named_modules():
+        kind = name.rpartition(".")[2]
+        if isinstance(layer, nn.Conv2d) and ".resample." in name:
+            halving = torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 0]]) / 4
+            smooth = torch.tensor([1.0, 2, 1]) / 4
+            _carry(layer.weight, halving if name.startswith("encoder") else smooth[:, None] * smooth)
+        elif kind == "time_conv":
+            taps = [0.0, 0.5, 0.5] if name.startswith("encoder") else [0.0, 0.0, 1.0]
+            for half in layer.weight.split(layer.weight.shape[1]):  # the decoder makes two frames of one
+                _carry(half, torch.tensor(taps)[:, None, None])
+        elif kind == "conv_shortcut" and isinstance(layer, nn.Conv3d):  # an identity otherwise
+            _carry(layer.weight, torch.ones(1, 1, 1))
+    for half, entry in ((network.encoder, network.encoder.conv_in), (network.decoder, network.decoder.conv_in)):
+        _enter(entry)
+        _leave(half.conv_out, half.norm_out.gamma.numel())
+    for layer in (network.quant_conv, network.post_quant_conv):
+        layer.weight[:3] = 0
+        layer.weight[range(3), range(3)] = 1
+    network.quant_conv.weight[LATENT_CHANNELS:] = 0
     network.quant_conv.bias[LATENT_CHANNELS:] = FIRST_LOG_VARIANCE
+
+
+def _carry(weight: Tensor, kernel: Tensor) -> None:
+    """Pass the carried channels on through `kernel`; no other channel reads the constant."""
+    weight[:SMALLEST_WIDTH] = 0
+    weight[:, _CONSTANT] = 0
+    for channel in range(SMALLEST_WIDTH):
+        weight[channel, channel] = kernel
+
+
+def _enter(layer: Any) -> None:
+    """Three channels, as they are now, to the carried ones."""
+    layer.weight[:SMALLEST_WIDTH] = 0
+    for colour in range(3):
+        layer.weight[colour, colour, -1, 1, 1] = 1
+        layer.weight[3 + colour, colour, -1, 1, 1] = -1
+    layer.bias[_CONSTANT] = CONSTANT
+
+
+def _leave(layer: Any, width: int) -> None:
+    """The carried channels, behind norm and SiLU, to three."""
+    layer.weight[:3] = 0
+    for colour in range(3):
+        layer.weight[colour, colour, -1, 1, 1] = CONSTANT / width**0.5
+        layer.weight[colour, 3 + colour, -1, 1, 1] = -CONSTANT / width**0.5
 
 
 class LatentStatistics:
