@@ -133,7 +133,8 @@ class WanBlock(nn.Module):
         tokens = add_gated(tokens, self.projector(attended), lengths, gate)
         reading, contained = tokens.tensor_split([num_open], dim=1)
         asking = self.norm3(in_float32(reading)).to(tokens.dtype)
-        tokens = torch.cat([reading + self.cross_attn(asking, text, attention), contained], dim=1)
+        reading = reading + self.cross_attn(asking, text, attention)
+        tokens = torch.cat([reading, contained], dim=1) if contained.shape[1] else reading
         fed = self.ffn(modulate(self.norm2, tokens, lengths, ffn_shift, ffn_scale))
         return add_gated(tokens, fed, lengths, ffn_gate)
 

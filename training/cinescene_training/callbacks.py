@@ -1,6 +1,7 @@
 """Videos while training: the same held-out clips, from the same noise, every time."""
 
 import io
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -34,31 +35,33 @@ class ValidationVideos(pl.Callback):
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
         self.clips: list[ClipBatch] = []
+        self.truths: list[Tensor] = []
         self.vae: Autoencoder | None = None
 
-    def prepare(self) -> Tensor:
+    def prepare(self, device: torch.device) -> Tensor:
         """Read the clips and the decoder on first use; return the empty prompt's rows."""
         cache = EncodedCache(self.config.cache.folder, "validation")
         if self.vae is None:
-            self.vae = load_vae(self.config.cache.encoders)
+            self.vae = load_vae(self.config.cache.encoders, device)
             chosen = chosen_clips(len(cache), self.config.validation.videos)
             objective = self.config.objective
             self.clips = [held_out_sample(cache.sample(index), index, objective) for index in chosen]
+            self.truths = [decode_video(denormalise_latents(clip.video), self.vae).cpu() for clip in self.clips]
         return cache.empty_text()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        empty_text, settings = self.prepare(), self.config.validation
+        empty_text, settings = self.prepare(module.device), self.config.validation
         sampling = SamplingConfig(steps=settings.video_steps, guidance=settings.guidance, shift=settings.shift)
-        for clip in self.clips:
-            latents = sample_clip(module.network, clip.to(module.device), empty_text, sampling).cpu()  # type: ignore[arg-type]
+        network: Any = module.network
+        for clip, truth in zip(self.clips, self.truths, strict=True):
+            with trainer.precision_plugin.val_step_context():  # in the precision of training
+                latents = sample_clip(network, clip.to(module.device), empty_text, sampling)
             if trainer.is_global_zero:
-                self.show(trainer, clip, latents)
+                assert self.vae is not None
+                self.show(trainer, clip, decode_video(latents, self.vae).cpu(), truth)
 
-    def show(self, trainer: pl.Trainer, clip: ClipBatch, latents: Tensor) -> None:
-        """Decode a sample and write it beside the ground truth."""
-        assert self.vae is not None
-        frames = decode_video(latents, self.vae)
-        truth = decode_video(denormalise_latents(clip.video), self.vae)
+    def show(self, trainer: pl.Trainer, clip: ClipBatch, frames: Tensor, truth: Tensor) -> None:
+        """Write a sample's frames beside the ground truth."""
         name, step = clip.names[0].replace("/", "_"), trainer.global_step
         fps = self.config.cache.shot.fps
         folder = self.config.run.folder / "videos"

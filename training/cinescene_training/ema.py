@@ -66,7 +66,7 @@ class ExponentialAverage(pl.Callback):
         for name, parameter in trained_parameters(module):
             if name in self.averages:
                 weight = parameter.detach().clone()
-                parameter.copy_(self.averages[name])
+                parameter.copy_(_like(self.averages[name], parameter))
                 self.averages[name] = weight
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -15,7 +17,7 @@ from .ema import trained_parameters
 from .loss import flow_matching_loss
 from .network import SceneNetwork, build_network
 from .precision import keep_in_float32
-from .samples import ClipBatch
+from .samples import PADDING, ClipBatch
 from .schedule import learning_rate_factor
 from .sharding import shard
 
@@ -31,6 +33,8 @@ class ShotModule(pl.LightningModule):
         super().__init__()
         self.config = config
         self.network: SceneNetwork | None = None
+        self.losses: list[dict[str, Tensor]] = []
+        """Of the micro-batches since the last step, by name."""
         self.sums = torch.zeros(0)
         """[levels, 2] of the validation under way: sums of losses, and how many."""
 
@@ -58,12 +62,23 @@ class ShotModule(pl.LightningModule):
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         loss = flow_matching_loss(self(batch), batch.video, batch.noise).mean()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.names))
+        losses = {"loss": loss.detach()}
         assert self.network is not None
         for name, guide in self.network.guide_losses(batch.clip_features).items():
-            self.log(f"train/{name}", guide, batch_size=len(batch.names))
+            losses[name] = guide.detach()
             loss = loss + self.config.objective.guide_weight * guide
+        self.losses.append(losses)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the step's losses, means over its micro-batches and devices, and the norm of its gradient."""
+        for name in self.losses[0]:
+            mean = torch.stack([losses[name] for losses in self.losses]).mean()
+            self.log(f"train/{name}", mean, prog_bar=True, sync_dist=True)
+        self.losses.clear()
+        gradients = [p.grad for _, p in trained_parameters(self) if p.grad is not None]
+        norm = get_total_norm(gradients)
+        self.log("train/gradient_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def on_validation_epoch_start(self) -> None:
         self.sums = torch.zeros(len(self.config.validation.sigmas), 2, device=self.device, dtype=torch.float64)
@@ -71,9 +86,10 @@ class ShotModule(pl.LightningModule):
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         losses = flow_matching_loss(self(batch), batch.video, batch.noise)
         levels = torch.tensor(self.config.validation.sigmas, device=self.device)
-        for sigma, loss in zip(batch.sigma, losses, strict=True):
-            row = int((levels - sigma).abs().argmin())
-            self.sums[row] += torch.stack([loss.double(), torch.ones_like(loss, dtype=torch.float64)])
+        for name, sigma, loss in zip(batch.names, batch.sigma, losses, strict=True):
+            if name != PADDING:
+                row = int((levels - sigma).abs().argmin())
+                self.sums[row] += torch.stack([loss.double(), torch.ones_like(loss, dtype=torch.float64)])
 
     def on_validation_epoch_end(self) -> None:
         self.log_levels("validation")

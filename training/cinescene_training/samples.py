@@ -178,6 +178,10 @@ class TrainingSamples(Dataset[ClipBatch]):
         return draw_sample(self.cache.sample(index), self.empty_text, self.config, number)
 
 
+PADDING = ""
+"""Name of a sample that does not count."""
+
+
 class ValidationSamples(Dataset[ClipBatch]):
     """Clips that are never trained on, each at every noise level of the validation, always with the same noise."""
 
@@ -191,9 +195,24 @@ class ValidationSamples(Dataset[ClipBatch]):
         return len(self.chosen) * len(self.sigmas)
 
     def __getitem__(self, number: int) -> ClipBatch:
-        place, level = divmod(number, len(self.sigmas))
+        """Sample `number`; from `len` on they begin again, without names: they only keep devices in step."""
+        place, level = divmod(number % len(self), len(self.sigmas))
         index = self.chosen[place]
-        return held_out_sample(self.cache.sample(index), index, self.objective, sigma=self.sigmas[level])
+        sample = held_out_sample(self.cache.sample(index), index, self.objective, sigma=self.sigmas[level])
+        return sample if number < len(self) else dataclasses.replace(sample, names=(PADDING,))
+
+
+def shares(count: int, devices: int, at_once: int) -> list[list[list[int]]]:
+    """Batches of sample numbers for each device: every device as many batches of one size.
+
+    A forward pass may be a meeting of all devices, so none may have fewer than another; what is
+    missing is made up by numbers from `count` on.
+    """
+    batches = -(-count // (devices * at_once))
+    return [
+        [[(batch * devices + rank) * at_once + i for i in range(at_once)] for batch in range(batches)]
+        for rank in range(devices)
+    ]
 
 
 def chosen_clips(count: int, wanted: int) -> list[int]:

@@ -1,12 +1,13 @@
 """Runs of the transformer: Lightning's Trainer from a configuration, with exact resume."""
 
+import logging
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch.utils.data import DataLoader
 
 from .callbacks import ValidationVideos
@@ -15,7 +16,9 @@ from .data.cache import EncodedCache
 from .data.fingerprint import fingerprint_of
 from .ema import ExponentialAverage
 from .module import ShotModule
-from .samples import ClipBatch, RankedNumbers, TrainingSamples, ValidationSamples, stack
+from .progress import ProgressLine
+from .samples import ClipBatch, RankedNumbers, TrainingSamples, ValidationSamples, shares, stack
+from .saving import LAST, RunCheckpoint
 
 SPLITS_OF_STAGE = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
 
@@ -52,10 +55,8 @@ class ClipData(pl.LightningDataModule):
     def _held_out(self, split: str) -> DataLoader[ClipBatch]:
         assert self.trainer is not None
         samples = ValidationSamples(self.caches[split], self.config)
-        share = range(self.trainer.global_rank, len(samples), self.trainer.world_size)
-        size = self.config.run.micro_batch
-        batches = [list(share[i : i + size]) for i in range(0, len(share), size)]
-        return self._loader(samples, batch_sampler=batches)
+        numbers = shares(len(samples), self.trainer.world_size, self.config.run.micro_batch)
+        return self._loader(samples, batch_sampler=numbers[self.trainer.global_rank])
 
     def _loader(self, samples: TrainingSamples | ValidationSamples, batch_sampler: object) -> DataLoader[ClipBatch]:
         workers = self.config.run.workers
@@ -107,11 +108,12 @@ def test(config: TrainingConfig, checkpoint: Path) -> dict[str, float]:
 
 def last_checkpoint(config: TrainingConfig) -> Path:
     """The checkpoint a run ends with."""
-    return config.run.folder / "checkpoints" / "last.ckpt"
+    return config.run.folder / LAST
 
 
 def build_trainer(config: TrainingConfig, stop_at: int | None = None) -> pl.Trainer:
     """Lightning's Trainer as the run wants it."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # tips and advertisements
     run = config.run
     return pl.Trainer(
         accelerator="gpu" if run.accelerator == "cuda" else run.accelerator,
@@ -130,22 +132,17 @@ def build_trainer(config: TrainingConfig, stop_at: int | None = None) -> pl.Trai
         logger=TensorBoardLogger(run.folder, name="logs", version=""),
         callbacks=callbacks_of(config),
         enable_model_summary=False,
+        enable_progress_bar=False,
+        enable_checkpointing=True,
     )
 
 
 def callbacks_of(config: TrainingConfig) -> list[Callback]:
     """Checkpoints, averaged weights, learning rate, and videos if wanted."""
     callbacks: list[Callback] = [
-        ModelCheckpoint(
-            config.run.folder / "checkpoints",
-            filename="{step}",
-            every_n_train_steps=config.run.checkpoint_every,
-            save_last=True,
-            save_top_k=1,
-            monitor="step",
-            mode="max",
-        ),
+        RunCheckpoint(config.run.folder, config.run.checkpoint_every),
         LearningRateMonitor("step"),
+        ProgressLine(),
     ]
     if config.optimiser.ema_decay:
         callbacks.append(ExponentialAverage(config.optimiser.ema_decay))
@@ -157,6 +154,8 @@ def callbacks_of(config: TrainingConfig) -> list[Callback]:
 def strategy_of(config: TrainingConfig) -> Strategy | str:
     """How devices share the work."""
     run = config.run
+    if run.strategy == "ddp":
+        return DDPStrategy(gradient_as_bucket_view=True)  # else every gradient would be there twice
     if run.strategy == "fsdp":
         # One file a checkpoint, as without sharding: it resumes on any number of devices, and export reads it.
         return ModelParallelStrategy(

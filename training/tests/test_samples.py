@@ -12,12 +12,14 @@ from cinescene_core.latents import normalise_latents
 from cinescene_training.config import ObjectiveConfig, RunConfig
 from cinescene_training.data.cache import EncodedCache
 from cinescene_training.samples import (
+    PADDING,
     RankedNumbers,
     TrainingSamples,
     ValidationSamples,
     draw_sample,
     draw_slots,
     item_of,
+    shares,
     stack,
 )
 
@@ -125,6 +127,22 @@ def test_batches_are_their_samples_one_after_the_other(cache, tmp_path):
             assert torch.equal(getattr(batch, name)[i : i + 1], getattr(one, name)), name
         assert torch.equal(batch.scene.patch[i : i + 1], one.scene.patch)
     assert torch.equal(batch.to(torch.device("cpu")).scene.latents, batch.scene.latents)
+
+
+@pytest.mark.parametrize(("count", "devices", "at_once"), [(6, 8, 1), (6, 4, 2), (7, 3, 2), (12, 1, 4), (1, 2, 3)])
+def test_every_device_has_as_many_held_out_batches_and_every_sample_counts_once(count, devices, at_once):
+    per_device = shares(count, devices, at_once)
+    assert len({len(batches) for batches in per_device}) == 1
+    numbers = sorted(number for batches in per_device for batch in batches for number in batch)
+    assert [number for number in numbers if number < count] == list(range(count))
+    assert all(len(batch) == at_once for batches in per_device for batch in batches)
+
+
+def test_padding_is_a_sample_without_a_name(studio, tmp_path):
+    samples = ValidationSamples(EncodedCache(studio / "cache", "validation"), tiny_config(tmp_path))
+    padding = samples[len(samples) + 1]
+    assert padding.names == (PADDING,)
+    assert torch.equal(padding.noise, samples[1].noise)
 
 
 def test_validation_repeats_its_noise_at_every_level(studio, tmp_path):

@@ -1,5 +1,6 @@
 """Two processes on the CPU train what one process trains: DDP, and FSDP with a stop and a resume between."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -9,22 +10,25 @@ import pytest
 import torch
 from tiny_run import tiny_config
 
-from cinescene_training.train import fit
+from cinescene_training.train import fit, validate
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::cinescene_core.checks.CineSceneWarning"),
     pytest.mark.filterwarnings("ignore:.*:UserWarning:pytorch_lightning"),
 ]
 SCRIPT = """
+import os
 import sys
 from pathlib import Path
 from tiny_run import tiny_config
-from cinescene_training.train import fit, last_checkpoint
+from cinescene_training.train import fit, last_checkpoint, validate
 
 if __name__ == "__main__":
     studio, folder, strategy, stop = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
     config = tiny_config(studio, run={"folder": folder, "devices": 2, "micro_batch": 1, "strategy": strategy})
-    if stop == "stop":
+    if stop == "validate":
+        (folder / f"losses{os.environ.get('LOCAL_RANK', 0)}").write_text(str(validate(config, last_checkpoint(config))))
+    elif stop == "stop":
         fit(config, stop_at=3)
     else:
         fit(config, resume=last_checkpoint(config) if stop == "resume" else None)
@@ -61,9 +65,15 @@ def assert_near(path: Path, alone: dict, tolerance: float) -> None:
         torch.testing.assert_close(averages[0][name], value, rtol=0, atol=tolerance, msg=name)
 
 
-@pytest.mark.parametrize(("strategy", "parts"), [("ddp", ["whole"]), ("fsdp", ["stop", "resume"])])
+@pytest.mark.parametrize(("strategy", "parts"), [("ddp", ["whole"]), ("fsdp", ["stop", "resume", "validate"])])
 def test_two_processes_equal_one(studio, tmp_path, alone, strategy, parts):
     for part in parts:
         in_two_processes(tmp_path, studio, strategy, part)
+    if "validate" in parts:
+        config = tiny_config(studio, run={"folder": tmp_path / strategy, "micro_batch": 2})
+        wanted = validate(config, tmp_path / strategy / "checkpoints" / "last.ckpt")
+        for rank in (0, 1):
+            found = ast.literal_eval((tmp_path / strategy / f"losses{rank}").read_text())
+            assert found == pytest.approx(wanted, rel=1e-5)
     # The same samples; gradients are averaged in another order, and Adam magnifies the rounding of small ones.
     assert_near(tmp_path / strategy / "checkpoints" / "last.ckpt", alone, 1e-5)
