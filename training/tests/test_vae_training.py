@@ -117,10 +117,9 @@ def test_a_fresh_network_gives_back_flat_colours_and_draws_little_noise(base_dim
     colours = torch.tensor([[-0.8, 0.1, 0.5], [0.7, 0.7, -0.2]])
     clip = colours[:, :, None, None, None].expand(2, 3, 5, 48, 48)
     mean, log_variance = encode_clip(network, clip)
-    # Away from the border; the norms may change the strength of a colour by the share other channels have.
-    torch.testing.assert_close(
-        decode_latents(network, mean)[..., 16:32, 16:32], clip[..., 16:32, 16:32], atol=0.12, rtol=0
-    )
+    # Away from the border. The norms weaken a colour by the share that other channels have in them.
+    result = decode_latents(network, mean)[..., 16:32, 16:32]
+    torch.testing.assert_close(result, clip[..., 16:32, 16:32], atol=0.25, rtol=0)
     assert float((log_variance / 2).exp().max()) < 0.06
 
 
@@ -128,9 +127,8 @@ def test_a_fresh_network_gives_back_flat_colours_and_draws_little_noise(base_dim
 def test_a_fresh_network_enlarges_a_thumbnail():
     network = new_autoencoder(8)
     initialise_vae(network, 0)
-    pixels = clip_batch(
-        dataclasses.replace(CLIPS, width=64, height=64, crop_width=64, crop_height=64), "train", 0, [0, 1], 5, CPU
-    )
+    clips = dataclasses.replace(CLIPS, width=64, height=64, crop_width=64, crop_height=64)
+    pixels = clip_batch(clips, "train", 0, [0, 1], 5, CPU)
     thumbnail = torch.nn.functional.avg_pool3d(pixels[:, :, 1:], (4, 8, 8))
     enlarged = thumbnail.repeat_interleave(4, 2).repeat_interleave(8, 3).repeat_interleave(8, 4)
 
@@ -290,10 +288,11 @@ def test_clips_that_cannot_be_are_refused(change, message):
 # Training
 
 
-def test_the_picture_gets_better_on_clips_seen_again_and_again(tmp_path):
+def test_the_picture_gets_better_on_clips_seen_again_and_again(tmp_path, network):
     module = VAEModule(config_for(tmp_path))
+    module.network = network.train()  # scrambled: a fresh one is a thumbnail from the start
     pixels = module.clips([0, 1], "train", 5)  # two: one thread convolves a single clip slowly
-    optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=2e-3, betas=(0.9, 0.98))
 
     def decibels():
         with torch.no_grad():
@@ -301,15 +300,14 @@ def test_the_picture_gets_better_on_clips_seen_again_and_again(tmp_path):
         return float(-10 * ((result - pixels) / 2).square().mean().log10())
 
     before = decibels()
-    for step in range(40):
+    for step in range(30):
         result, mean, log_variance = module.reconstruct(pixels, noise(2, 16, 2, 4, 4, seed=step))
         loss = reconstruction_loss(result, pixels, 0.5) + 1e-4 * kl_loss(mean, log_variance)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimiser.step()
-    print(before, decibels())
-    assert decibels() > before + 2
+    assert decibels() > before + 4
 
 
 def test_gradients_reach_every_parameter(tmp_path, network):

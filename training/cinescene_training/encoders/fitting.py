@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from cinescene_core.checks import CheckpointError
 from cinescene_core.files import atomic_write
 
-from ..checkpoints import commit, machine
 from ..config import OptimiserConfig, RunConfig, as_record
 from ..ema import ExponentialAverage, trained_parameters
+from ..provenance import commit, machine
 from ..samples import RankedNumbers
 from ..schedule import learning_rate_factor
 

@@ -79,7 +79,7 @@ class VAEModule(pl.LightningModule):
         self.network: Any = new_autoencoder(config.base_dim)
         initialise_vae(self.network, config.run.seed)
         for parameter in self.network.parameters():
-            if parameter.ndim == 5:  # several times as fast on a CPU
+            if parameter.ndim == 5:  # 1.6 times as fast on a CPU
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
         self.kept: tuple[list[int], Tensor] = ([], torch.zeros(0))
         self.activation = torch.compile(norm_silu, dynamic=True) if config.run.compiled else norm_silu
