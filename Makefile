@@ -2,7 +2,8 @@
 # make test    set up, run the tests of the pack (host tests where COMFYUI_PATH and COMFYUI_PYTHON are set) and the studio
 # make check   formatting, lint, types
 # make lint    the same without setting up
-# make bench   every benchmark; results go to benchmarks/results
+# make bench   every benchmark of the pack and the studio; results go to benchmarks/results, training/benchmarks/results
+#              and training/docs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -27,7 +28,7 @@ lint:
 	cd training && $(abspath $(BIN))/ruff format --check . && $(abspath $(BIN))/ruff check . && $(abspath $(BIN))/mypy
 
 bench: $(VENV)/.ready
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in benchmarks/*.py training/benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 # torch goes in first: it is the largest download by far. On Linux pip's default build of it is the one for CUDA;
 # pip's own settings can name another index, and a torch 2.13.0 that already stands in .venv is kept.

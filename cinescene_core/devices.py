@@ -13,6 +13,11 @@ def available_devices() -> list[str]:
     return ["cpu", *cards, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
+def default_device() -> str:
+    """Where work runs that names no device: the first card, or the CPU where there is none."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def check_device(device: torch.device | str) -> torch.device:
     """Require a device that is there; a card without a number ("cuda") is the first.
 

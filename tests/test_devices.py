@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cinescene_core.devices import available_devices, check_device, on_device
+from cinescene_core.devices import available_devices, check_device, default_device, on_device
 
 
 @pytest.fixture
@@ -32,6 +32,12 @@ def test_without_a_card_there_is_the_cpu(monkeypatch):
     assert available_devices() == ["cpu"]
     with pytest.raises(ValueError, match=r"no device 'cuda' here; torch can use cpu\. Name"):
         check_device("cuda")
+
+
+@pytest.mark.parametrize(("there", "name"), [(True, "cuda"), (False, "cpu")])
+def test_work_that_names_no_device_runs_on_a_card_where_there_is_one(monkeypatch, there, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert default_device() == name
 
 
 class Tied(nn.Module):

@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from .. import __version__
 from ..config import CineSceneConfig, SamplingConfig, ViewConfig
+from ..devices import default_device
 from ..trajectory import EASINGS, PRESETS
 from . import commands
 from .doctor import run_doctor
@@ -139,7 +138,7 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, help=checkpoint)
     parser.add_argument("--vggt", type=Path, help="VGGT file, with a checkpoint")
     parser.add_argument("--wan", type=Path, help="folder with Wan2.1's vae, text_encoder and tokenizer, with it")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default %(default)s")
+    parser.add_argument("--device", default=default_device(), help="default %(default)s")
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

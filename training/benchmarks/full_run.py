@@ -21,8 +21,8 @@ from cinescene_core.models.autoencoder import new_autoencoder
 from cinescene_core.models.rotary import rotary_tables
 from cinescene_core.models.vggt import VGGT, VGGTConfig
 from cinescene_core.models.wan import CineSceneTransformer, Segment
+from cinescene_training.building import mark_trainable
 from cinescene_training.config import PAPER_TRAINABLE, RunConfig, ShotConfig
-from cinescene_training.network import mark_trainable
 
 RESULT = Path(__file__).parents[1] / "docs" / "full_run.md"
 SHOT = ShotConfig()
@@ -158,6 +158,35 @@ def weights_gib(counted: Counted) -> dict[str, float]:
     }
 
 
+def gathered_gib(config: WanConfig) -> float:
+    """What FSDP holds whole on every device beside its shards, in float32, while it goes back through the blocks.
+
+    The weights of two blocks, the one at work and the next that is fetched meanwhile; the gradients of two, the one
+    at work and the last that is still summed over the devices; the layers outside the blocks all the time.
+    """
+    model = CineSceneTransformer(config, device="meta")
+    mark_trainable(model, PAPER_TRAINABLE)
+    block = list(model.blocks[0].parameters())
+    inside = {name for name, _ in model.blocks.named_parameters(prefix="blocks")}
+    outside = [parameter for name, parameter in model.named_parameters() if name not in inside]
+    numbers = sum(
+        share * parameter.numel() * (2 if parameter.requires_grad else 1)
+        for share, parameters in ((2, block), (1, outside))
+        for parameter in parameters
+    )
+    return 4 * numbers / GIB
+
+
+def host_gb(counted: Counted, processes: int = 8) -> dict[str, float]:
+    """Memory of a machine's host under FSDP, by when it is needed."""
+    network = 4 * counted.parameters / GB
+    averages = 4 * counted.trained / GB
+    return {
+        "start": processes * 2 * network,
+        "checkpoint": network + 8 * counted.trained / GB + processes * averages,
+    }
+
+
 def caching() -> dict[str, tuple[int, float]]:
     """How often each encoder runs, and TFLOP of once, for the whole dataset."""
     with torch.device("meta"):
@@ -207,11 +236,20 @@ def report() -> str:
     ]
     memory = []
     for (name, mode), c in counted.items():
-        fixed = sum(weights_gib(c).values())
-        memory.append(
-            f"| {name}, {mode} | {fixed:.1f} | {c.checkpoint_gib:.1f} | {c.block_gib:.1f} | "
-            f"{fixed + c.checkpoint_gib + c.block_gib:.1f} | {fixed / 8 + c.checkpoint_gib + c.block_gib:.1f} |"
+        fixed, sample, gathered = (
+            sum(weights_gib(c).values()),
+            c.checkpoint_gib + c.block_gib,
+            gathered_gib(MODELS[name]),
         )
+        memory.append(
+            f"| {name}, {mode} | {fixed:.1f} | {c.checkpoint_gib:.1f} | {c.block_gib:.1f} | {fixed + sample:.1f} | "
+            f"{gathered:.1f} | {fixed / 8 + sample + gathered:.1f} | {fixed / 16 + sample + gathered:.1f} |"
+        )
+    host = "\n".join(
+        f"| {name} | {4 * c.parameters / GB:,.1f} | {host_gb(c)['start']:,.0f} | {host_gb(c)['checkpoint']:,.0f} |"
+        for (name, mode), c in counted.items()
+        if mode == "joint"
+    )
     joint = counted["1.3B", "joint"]
     parts = "\n".join(f"| {what} | {size:.1f} |" for what, size in weights_gib(joint).items())
     cost = caching()
@@ -230,6 +268,7 @@ def report() -> str:
         speeds=" | ".join(f"GPU hours at {speed} TFLOP/s" for speed in ACHIEVED_TFLOPS),
         rows="\n".join(rows),
         memory="\n".join(memory),
+        host=host,
         parts=parts,
         cached=cached,
         caching_hours=sum(hours(times * tflop, 200) for times, tflop in cost.values()),
@@ -263,17 +302,30 @@ gradients. GPU hours = samples x TFLOP / speed / 3600. A speed of 300 is what Re
 
 ## Memory of one GPU, GiB
 
-| model, mode | weights and optimiser | kept block inputs | one block's backward | one GPU, or DDP | FSDP over 8 |
-|---|---|---|---|---|---|
+| model | weights, optimiser | block inputs | a block's backward | one GPU, or DDP | gathered | FSDP over 8 | over 16 |
+|---|---|---|---|---|---|---|---|
 {memory}
 
-for one sample at a time, gradient checkpointing, bf16-mixed, fused attention. The first column of the 1.3B model is
+for one sample at a time, gradient checkpointing, bf16-mixed, fused attention. DDP sums the gradients where they lie
+and needs no second copy of them. FSDP divides the first column and holds beside it what is gathered, in float32: the
+weights of two blocks, one at work and one fetched ahead; the gradients of two, one at work and one being summed; the
+layers outside the blocks. The first column of the 1.3B model is
 
 | part | GiB |
 |---|---|
 {parts}
 
 ({trained:.2f} x 10^9 trained parameters). Left out: the allocator's slack and the workspace of the kernels, a few GiB.
+
+## Memory of the host under FSDP, GB
+
+| model | the network, float32 | a machine of 8 while it starts | while it writes a checkpoint |
+|---|---|---|---|
+{host}
+
+Every process builds the whole network in the host's memory, and holds it twice while a base file is given its
+projectors; then it moves to the devices. For a checkpoint the first process gathers weights and Adam's moments, and
+every process the averaged weights. Left out: the file being read, and the processes that read samples.
 
 ## Before training: the cache
 
@@ -289,8 +341,8 @@ together {caching_hours:,.0f} GPU hours. On disk, in bfloat16:
 |---|---|
 {kept}
 
-together {disk:,.0f} GB, beside the dataset itself (150 to 200 GB) and {checkpoint:.0f} GB for each checkpoint of the
-1.3B model (weights, Adam's moments, averages; two are kept).
+together {disk:,.0f} GB, beside the dataset itself (150 to 200 GB) and {checkpoint:.0f} GB for the checkpoint of the
+1.3B model (weights, Adam's moments, averages); while the next is written there are two.
 """
 
 

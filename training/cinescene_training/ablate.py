@@ -1,31 +1,29 @@
 """The paper's ablations, one after the other, and what they measured in one table."""
 
+import contextlib
 import dataclasses
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from cinescene_core.checks import FileFormatError, check_choice
+from cinescene_core.checks import check_choice
 from cinescene_core.files import atomic_write
 
-from .checkpoints import run_record
 from .config import TrainingConfig, as_record
 from .data.build import build_cache
+from .evaluate import EvaluationOptions, MetricTable, Yardstick, compare, evaluate, read_table, write_table
 from .settings import build, merged
 from .train import fit, last_checkpoint
 
 ABLATIONS_FOLDER = Path(__file__).parents[1] / "configs" / "ablations"
-SCORES_NAME = "scores.json"
-TABLE_NAME = "ablations.md"
+COMPARISON_NAME = "ablations.md"
+TABLE_NAME = "ablation.json"
+"""What was measured of one run, in its folder."""
 
-Scores = Mapping[str, float | None]
-"""Value of each column; None where the weights of a measure were missing."""
-Evaluate = Callable[[TrainingConfig, Path], Scores]
-"""Measures the checkpoint of a run on its test clips."""
+Evaluate = Callable[[TrainingConfig, Path, EvaluationOptions], MetricTable]
+"""Measures the checkpoint of a run."""
 Train = Callable[[TrainingConfig, Path | None], Path]
 """Trains a run, from the start or on from a checkpoint; returns its last checkpoint."""
 
@@ -33,10 +31,17 @@ Train = Callable[[TrainingConfig, Path | None], Path]
 class Ablation(NamedTuple):
     """One row."""
 
-    table: str
-    """Tables of the paper that have it."""
+    tables: str
+    """Tables of the paper that have it; nothing for this project's own."""
     label: str
     """What the paper calls it."""
+
+    @property
+    def called(self) -> str:
+        """Label and tables."""
+        if not self.tables:
+            return f"{self.label} (this project's)"
+        return f"{self.label} (table{'s' if ',' in self.tables else ''} {self.tables})"
 
 
 ABLATIONS: dict[str, Ablation] = {
@@ -46,16 +51,17 @@ ABLATIONS: dict[str, Ablation] = {
     "camera_feature": Ablation("2, 9", "W/ camera feature"),
     "ordered": Ablation("3", "Ordered"),
     "progressive": Ablation("3", "Progressive"),
+    "shuffled": Ablation("2, 3, 6, 8, 9", "Ours: shuffled"),
     "views_1": Ablation("5", "1 view"),
     "views_4": Ablation("5", "4 views"),
     "views_10": Ablation("5", "10 views"),
-    "views_20": Ablation("2, 3, 5, 6, 8, 9", "Ours: 20 views, shuffled, F_i + F_c, frame-dim"),
+    "views_20": Ablation("5", "Ours: 20 views"),
     "no_camera": Ablation("6", "W/o camera"),
     "channel_join": Ablation("8", "Channel-dim"),
     "view_join": Ablation("8", "View-dim"),
     "separate_tokens": Ablation("8", "Separate F_i, F_c"),
-    "no_scene": Ablation("none", "Without the scene (this project's)"),
-    "cached": Ablation("none", "Cached context (this project's)"),
+    "no_scene": Ablation("", "Without the scene"),
+    "cached": Ablation("", "Cached context"),
 }
 """Every ablation, in the order of the paper's tables; each is a file of `configs/ablations`."""
 
@@ -96,91 +102,92 @@ def encode_and_fit(config: TrainingConfig, resume: Path | None) -> Path:
 
 
 def run_ablations(
-    names: Sequence[str], base: TrainingConfig, evaluate: Evaluate, train: Train = encode_and_fit
+    names: Sequence[str],
+    base: TrainingConfig,
+    options: EvaluationOptions,
+    *,
+    evaluate: Evaluate = evaluate,
+    train: Train = encode_and_fit,
 ) -> Path:
-    """Train and measure ablations one after the other, and write what they measured in one table.
+    """Train and measure ablations one after the other, and compare them in the paper's columns.
 
-    What was measured stays in the run's folder: called again, finished runs are not touched and an
-    interrupted one goes on. Two names of one and the same run train once. The table is written after
-    each. On several devices, train each by its file with `cinescene-train fit`; this then measures them.
+    What was measured stays in each run's folder: called again, a finished run is neither trained nor, where it was
+    measured in the way now asked for, measured; an interrupted one goes on. Two names of one and the same run
+    share it. The comparison is written after each. On several devices, train each by its file first:
+    `cinescene-train fit --config configs/ablations/NAME.yaml`. Those files have their runs in `runs/ablations`,
+    so that this, called for the paper's recipe with `run.folder=runs/ablations`, finds them and measures only.
 
     Args:
         names: keys of `ABLATIONS`.
-        base: the run to vary; its folder holds the runs and the table.
+        base: the run to vary; its folder holds the runs and the comparison.
+        options: how all of them are measured.
         evaluate: see `Evaluate`.
         train: see `Train`.
 
     Returns:
-        The table, Markdown.
+        The comparison, Markdown.
 
     Raises:
-        CheckpointError: a folder holds a run with other settings.
-        ValueError: see `ablation_configs`.
+        CheckpointError: a folder holds a run with other settings, or a file of weights that measures is missing,
+            damaged, or another network.
+        ValueError: see `ablation_configs`; or an impossible option.
         FileFormatError: what an earlier call measured cannot be read.
     """
-    table = base.run.folder / TABLE_NAME
-    measured: dict[str, Scores] = {}
-    runs: dict[str, Scores] = {}
-    for config in ablation_configs(names, base):
-        settings = dataclasses.replace(config, name="").digest()
-        if settings not in runs:
-            runs[settings] = _measured(config, evaluate, train)
-        measured[config.name] = runs[settings]
-        with atomic_write(table) as temporary:
-            temporary.write_text(comparison(measured, base), encoding="utf-8")
+    configs = ablation_configs(names, base)
+    yardstick = Yardstick.of(base, options)
+    target = base.run.folder / COMPARISON_NAME
+    tables: dict[str, MetricTable] = {}
+    for config in configs:
+        tables[config.name] = _measured(_begun(config, base), yardstick, evaluate, train)
+        with atomic_write(target) as temporary:
+            temporary.write_text(comparison(tables, base), encoding="utf-8")
+    return target
+
+
+def _begun(config: TrainingConfig, base: TrainingConfig) -> TrainingConfig:
+    """The run itself, or, where it has not begun, the one under another name that has."""
+    if last_checkpoint(config).exists():
+        return config
+    for name in ABLATIONS:
+        with contextlib.suppress(ValueError):  # one that does not fit the base is nobody's twin
+            (other,) = ablation_configs([name], base)
+            if _recipe(other) == _recipe(config) and last_checkpoint(other).exists():
+                return other
+    return config
+
+
+def _recipe(config: TrainingConfig) -> TrainingConfig:
+    """A run without its name and folder."""
+    return dataclasses.replace(config, name="", run=dataclasses.replace(config.run, folder=Path()))
+
+
+def _measured(config: TrainingConfig, yardstick: Yardstick, evaluate: Evaluate, train: Train) -> MetricTable:
+    """The table of one run; trains and measures what is not done yet."""
+    path = config.run.folder / TABLE_NAME
+    if path.exists():
+        table = read_table(path)
+        if yardstick.fits(table, config):
+            return table
+    last = last_checkpoint(config)
+    checkpoint = train(config, last if last.exists() else None)
+    table = evaluate(config, checkpoint, yardstick.options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(table, path)
     return table
 
 
-def _measured(config: TrainingConfig, evaluate: Evaluate, train: Train) -> Scores:
-    """Scores of one run; trains and measures what is not done yet."""
-    path = config.run.folder / SCORES_NAME
-    known = read_scores(path) if path.exists() else {}
-    if known.get("digest") == config.digest():
-        scores: Scores = known["scores"]
-        return scores
-    last = last_checkpoint(config)
-    checkpoint = train(config, last if last.exists() else None)
-    scores = dict(evaluate(config, checkpoint))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(run_record(config) | {"scores": scores}, indent=1), encoding="utf-8")
-    return scores
-
-
-def read_scores(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What an ablation measured, with commit, configuration, seed and machine.
-
-    Raises:
-        FileFormatError: the file is damaged.
-    """
-    try:
-        record: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-        record["digest"], dict(record["scores"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(
-            f"{path} holds no scores ({error!r}). Delete it; the run is then measured again."
-        ) from error
-    return record
-
-
-def comparison(measured: Mapping[str, Scores], base: TrainingConfig) -> str:
-    """The table in Markdown: rows in the order of the paper's tables, columns as they were measured."""
-    columns = list(dict.fromkeys(column for scores in measured.values() for column in scores))
+def comparison(tables: Mapping[str, MetricTable], base: TrainingConfig) -> str:
+    """Measured ablations in the order and the columns of the paper's tables, and their gains over the base."""
+    names = [name for name in ABLATIONS if name in tables]
+    same = [name for name in names if _recipe(ablation_configs([name], base)[0]) == _recipe(base)]
     lines = [
         f"# Ablations of {base.name}",
         "",
         f"Seed {base.run.seed}, {base.run.steps} steps of {base.run.batch_size} clips. Settings, commit and machine of "
-        f"each run are in its `{SCORES_NAME}`.",
+        f"each run are in its checkpoint; every video's scores are in its `{TABLE_NAME}`.",
         "",
-        "| " + " | ".join(["Run", "Paper's table", "Name", *columns]) + " |",
-        "|" + "---|" * 3 + "---:|" * len(columns),
     ]
-    for name, ablation in ABLATIONS.items():
-        if name in measured:
-            values = [_written(measured[name].get(column)) for column in columns]
-            lines.append("| " + " | ".join([ablation.label, ablation.table, f"`{name}`", *values]) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _written(value: float | None) -> str:
-    return "missing" if value is None else f"{value:.4f}"
+    if not same:
+        lines += ["No gains: none of these runs is the base itself. Name `views_20` as well, which always is.", ""]
+    called = {name: ABLATIONS[name].called for name in names}
+    return "\n".join(lines) + "\n" + compare([(name, tables[name]) for name in names], next(iter(same), None), called)

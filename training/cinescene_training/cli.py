@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from cinescene_core.devices import default_device
+
 from . import __version__, commands
 from .ablate import ABLATIONS
-from .evaluate.options import EvaluationOptions, Intervention, Split
-from .render.blender.job import BlenderJob
-from .render.layout import MOVES
+from .data.footage import SPLITS
+from .evaluate.options import EvaluationOptions, Intervention
 
 EVALUATION = EvaluationOptions()
 Added = Callable[..., argparse.ArgumentParser]
@@ -28,7 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"cinescene-train: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("cinescene-train: stopped. A run goes on with --resume, a cache by the same command.", file=sys.stderr)
+        print(
+            "cinescene-train: stopped. A run goes on with --resume, rendering and caching by the same command.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
@@ -56,33 +60,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_data(command: Added) -> None:
     """Commands that make and read data."""
-    render = command("render", commands.run_render, "render places in the layout of the released dataset")
-    render.add_argument("--out", type=Path, required=True, help="folder of the dataset; finished places are kept")
-    render.add_argument("--places", type=int, default=10, help="places to render (default %(default)s)")
-    render.add_argument("--split", choices=get_args(Split), default="train", help="whose seeds (default %(default)s)")
-    render.add_argument("--kind", choices=("room", "courtyard"), default="room", help="default %(default)s")
-    render.add_argument(
-        "--clips", type=int, default=7, help=f"moves per place, 1 to {len(MOVES)} (default %(default)s)"
-    )
-    render.add_argument("--width", type=int, default=672, help="pixels (default %(default)s)")
-    render.add_argument("--height", type=int, default=384, help="pixels (default %(default)s)")
-    render.add_argument("--panorama-width", type=int, default=2048, help="pixels (default %(default)s)")
-    render.add_argument("--frames", type=int, default=81, help="frames of a clip, 4n + 1 (default %(default)s)")
-    render.add_argument("--compiled", action="store_true", help="through torch.compile: faster, needs a C++ compiler")
-    render.add_argument(
-        "--blender",
-        metavar="SET",
-        help="render with Blender instead: a .blend file, or 'courtyard', a set of ours; --places counts its seeds",
-    )
-    render.add_argument("--samples", type=int, default=BlenderJob(root="", name="x").cycles.samples, help="light paths")
+    add_config(command("render", commands.run_render, "render places in the layout of the released dataset"))
 
     calibrate = command("calibrate", commands.run_calibrate, "fit panorama heading, pitch and lens against frame 0")
-    calibrate.add_argument("--root", type=Path, required=True, help="folder of a dataset in the released layout")
-    calibrate.add_argument("--out", type=Path, required=True, help="file to write (.json)")
+    add_config(calibrate)
     calibrate.add_argument("--max-places", type=int, default=50, help="places to fit (default %(default)s)")
 
     cache = add_config(command("cache", commands.run_cache, "encode the clips of a configuration into shards"))
-    cache.add_argument("--device", default="cpu", help="where the encoders run (default %(default)s)")
+    cache.add_argument("--device", default=default_device(), help="where the encoders run (default %(default)s)")
     cache.add_argument("--workers", type=int, default=1, help="threads that read or render ahead (default %(default)s)")
     cache.add_argument("--verify", action="store_true", help="only read every shard and compare it with its digest")
 
@@ -123,10 +108,15 @@ def add_measuring(command: Added) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Which run."""
-    parser.add_argument("--config", type=Path, required=True, help="YAML file of the run")
+    """Which file says what to do, and fields to change in it."""
+    parser.add_argument("--config", type=Path, required=True, help="YAML file that says what to do")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field: --set run.steps=100"
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change fields of it: --set run.steps=100 run.seed=1",
     )
     return parser
 
@@ -138,7 +128,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """What is sampled, and the local files of what measures it."""
-    parser.add_argument("--split", choices=get_args(Split), default=EVALUATION.split, help="default %(default)s")
+    parser.add_argument("--split", choices=SPLITS, default=EVALUATION.split, help="default %(default)s")
     parser.add_argument("--clips", type=int, default=EVALUATION.clips, help="at most (default %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(EVALUATION.seeds), help="of the noise (default 0)")
     parser.add_argument("--steps", type=int, default=EVALUATION.steps, help="default %(default)s")
@@ -151,7 +141,7 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interventions", nargs="*", default=[], choices=get_args(Intervention), help="rows with another clip's input"
     )
-    parser.add_argument("--device", default=EVALUATION.device, help="default %(default)s")
+    parser.add_argument("--device", default=default_device(), help="default %(default)s")
 
 
 if __name__ == "__main__":

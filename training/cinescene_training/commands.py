@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from cinescene_core.files import check_target
@@ -14,17 +15,14 @@ from .config import TrainingConfig, load_config
 from .data.build import build_cache
 from .data.cache import EncodedCache
 from .data.calibrate import run_calibration
-from .data.sources import SPLITS
+from .data.footage import SPLITS
 from .encoders.vae_module import VAETrainingConfig, fit_vae
 from .encoders.vggt_module import VGGTTrainingConfig, fit_vggt
-from .evaluate import EvaluationOptions, MetricTable, evaluate
+from .evaluate import EvaluationOptions
 from .evaluate import run_evaluate as evaluate_into
-from .evaluate.printing import PAPER
-from .evaluate.table import MODEL
 from .export import export
-from .render import RoomFootage
-from .render.blender import BlenderJob, CyclesSettings, render_blender
-from .render.writing import write_rooms
+from .render.options import jobs_of, load_render_config, rooms_of
+from .render.writing import OnProgress, write_rooms, write_sets
 from .settings import SettingsError, build, read_settings
 from .train import fit, last_checkpoint, test, validate
 
@@ -34,46 +32,34 @@ PROCESS_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 def run_render(options: argparse.Namespace) -> None:
     """Write rendered places; those that stand are kept."""
-    if options.blender is not None:
-        render_with_blender(options)
-        return
-    footage = RoomFootage(
-        options.split,
-        options.places,
-        kind=options.kind,
-        clips_per_place=options.clips,
-        num_frames=options.frames,
-        width=options.width,
-        height=options.height,
-        panorama_width=options.panorama_width,
-        compiled=options.compiled,
-    )
-    written = write_rooms(options.out, footage, lambda done, total: show_progress("places", done, total))
-    print(f"{options.out}: {options.places} places, {written} of them new")
-
-
-def render_with_blender(options: argparse.Namespace) -> None:
-    """Render a .blend once, or a scripted set from several seeds."""
-    stem = Path(options.blender).stem
-    for seed in range(options.places if Path(options.blender).suffix.lower() != ".blend" else 1):
-        job = BlenderJob(
-            root=str(options.out),
-            name=f"scene{seed}_{stem}",
-            source=options.blender,
-            seed=seed,
-            width=options.width,
-            height=options.height,
-            num_frames=options.frames,
-            panorama_width=options.panorama_width,
-            cycles=CyclesSettings(samples=options.samples),
-        )
-        render_blender(job, lambda done, total: show_progress("pictures", done, total))
-    print(f"{options.out}: written")
+    config = load_render_config(options.config, options.set)
+    if config.rooms is not None:
+        footage = rooms_of(config)
+        written, places = write_rooms(config.out, footage, progress_of("places")), len(footage.places)
+    else:
+        jobs = jobs_of(config)
+        written, places = write_sets(jobs, progress_of("pictures")), len(jobs)
+    print(f"{config.out}: {places} places, {written} of them new")
 
 
 def run_calibrate(options: argparse.Namespace) -> None:
-    """Fit a dataset's panoramas and lens, and print how well."""
-    print(run_calibration(options.root, options.out, options.max_places))
+    """Fit the panoramas and the lens of a run's dataset into its calibration file, and print how well.
+
+    Raises:
+        SettingsError: the run reads data of another kind, or names no calibration file.
+    """
+    source = load_config(options.config, options.set).cache.source
+    if source.kind != "scene_decoupled" or source.root is None:
+        raise SettingsError(
+            f"{options.config.name} reads {source.kind}, which need no calibration. Give a configuration whose "
+            "cache.source.kind is scene_decoupled."
+        )
+    if source.calibration is None:
+        raise SettingsError(
+            f"{options.config.name} does not say where the calibration goes. Set cache.source.calibration to a .json "
+            "file, which cache and fit then read."
+        )
+    print(run_calibration(source.root, source.calibration, options.max_places))
 
 
 def run_cache(options: argparse.Namespace) -> None:
@@ -152,22 +138,14 @@ def run_evaluate(options: argparse.Namespace) -> None:
     """Measure a checkpoint on videos; print the table."""
     config = load_config(options.config, options.set)
     checkpoint = checkpoint_of(config, options)
-    print(evaluate_into(config, checkpoint, evaluation_options(options), options.out, show_videos))
+    print(evaluate_into(config, checkpoint, evaluation_options(options), options.out, progress_of("videos")))
 
 
 def run_ablate(options: argparse.Namespace) -> None:
     """Train and measure ablations; print the comparison."""
     base = load_config(options.config, options.set)
     names = list(ABLATIONS) if "all" in options.names else options.names
-    settings = evaluation_options(options)
-    table = run_ablations(names, base, lambda config, checkpoint: paper_scores(evaluate(config, checkpoint, settings)))
-    print(table.read_text(encoding="utf-8"))
-
-
-def paper_scores(table: MetricTable) -> dict[str, float | None]:
-    """The model's row in the paper's columns."""
-    row = next(row for row in table.rows if row.name == MODEL)
-    return {column.title: getattr(row, column.field).value for column in PAPER}
+    print(run_ablations(names, base, evaluation_options(options)).read_text(encoding="utf-8"))
 
 
 def evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
@@ -200,6 +178,6 @@ def show_progress(what: str, done: int, total: int) -> None:
     print(f"\r{what}: {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-def show_videos(done: int, total: int) -> None:
-    """`show_progress` of an evaluation."""
-    show_progress("videos", done, total)
+def progress_of(what: str) -> OnProgress:
+    """`show_progress` of one thing."""
+    return partial(show_progress, what)

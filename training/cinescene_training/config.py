@@ -3,18 +3,36 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from cinescene_core.checks import check_num_frames, check_positive, check_video_size
-from cinescene_core.config import CineSceneConfig, ContextAttention, ContextTimestep, PositionScheme, WanConfig
+from cinescene_core.config import (
+    MAX_VIEWS,
+    CineSceneConfig,
+    ContextAttention,
+    ContextTimestep,
+    PositionScheme,
+    WanConfig,
+)
 
-from .settings import SettingsError, build, read_settings
+from .settings import SettingsError, build, flat, read_settings
 
 PAPER_TRAINABLE = ("self_attn", "projector", "ffn", "scene_embed", "cam_encoder")
 """Layers that train (supplement B): 3D attention, projector, feed-forward, the feature projection, the camera."""
+
+PATCH = 14
+"""Pixels along a side of VGGT's patches."""
+BESIDE_THE_RESULT = (
+    "name", "cache.folder", "cache.encoders", "cache.source.root", "cache.source.calibration", "cache.source.compiled",
+    "model.start_from", "model.gradient_checkpointing", "run", "validation",
+)  # fmt: skip
+"""Sections and fields that do not decide what a run ends with: what it is called, where it runs, where files lie."""
+OF_THE_RUN = ("run.steps", "run.batch_size", "run.seed")
+"""Fields of `run` that do."""
 
 Join = Literal["frame", "channel", "view", "none"]
 Features = Literal["fused", "image", "camera", "none", "separate"]
@@ -58,7 +76,16 @@ class ShotConfig:
     def __post_init__(self) -> None:
         check_num_frames(self.num_frames)
         check_video_size(self.width, self.height)
-        check_positive("num_views", self.num_views)
+        check_positive("fps", self.fps)
+        if not 1 <= self.num_views <= MAX_VIEWS:
+            raise ValueError(f"num_views must be 1 to {MAX_VIEWS}; got {self.num_views}. The paper has 20.")
+        if not 0 < self.fov_degrees < 180:
+            raise ValueError(f"fov_degrees must lie between 0 and 180; got {self.fov_degrees}. The paper has 90.")
+        for name in ("vggt_width", "vggt_height"):
+            size = getattr(self, name)
+            if size < PATCH or size % PATCH:
+                near = max(PATCH, round(size / PATCH) * PATCH)
+                raise ValueError(f"{name} must be a multiple of VGGT's patch, {PATCH}; got {size}. Use {near}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +111,8 @@ class SourceConfig:
     split_seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("places", "clips_per_place", "supersampling"):
+        for name in ("places", "validation_places", "clips_per_place", "supersampling"):
             check_positive(name, getattr(self, name))
-        if self.validation_places < 0:
-            raise ValueError(f"validation_places must be 0 or more; got {self.validation_places}.")
         if (self.root is None) != (self.kind == "rooms"):
             raise ValueError(f"source '{self.kind}' {'takes no root' if self.root else 'needs its folder as root'}.")
 
@@ -134,6 +159,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if (self.start_from is None) == (self.sizes is None):
             raise ValueError("give either 'start_from' or 'sizes'.")
+        if self.context_attention == "cached" and self.context_timestep == "shared":
+            raise ValueError(
+                "context_attention 'cached' computes the context once, at timestep zero; got context_timestep "
+                "'shared'. Set context_timestep zero, or context_attention joint."
+            )
         if self.join in ("channel", "view") and (self.context_attention == "cached" or self.features == "separate"):
             raise ValueError(
                 f"join '{self.join}' has no cached mode and no separate tokens; set context_attention joint and "
@@ -143,7 +173,7 @@ class ModelConfig:
     @property
     def readable_by_the_pack(self) -> bool:
         """Whether an export is a CineScene checkpoint, or an ablation that only the studio can run."""
-        return self.join == "frame" and self.features == "fused"
+        return self.join == "frame" and self.features == "fused" and self.camera
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +188,6 @@ class ObjectiveConfig:
     """Slots of the views (section 4.3); `progressive` starts with features alone, images join later."""
     progressive_share: float = 0.3
     """Share of the steps without images, in `progressive`."""
-    view_counts: tuple[int, ...] = ()
-    """Views a sample may have, one drawn per batch; empty is all that were encoded."""
     guide_weight: float = 0.0
     """Weight of the loss that pulls hidden states towards VGGT's features of the clip (table 2, loss-guided)."""
 
@@ -168,6 +196,7 @@ class ObjectiveConfig:
         for name in ("text_dropout", "progressive_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be 0 to 1; got {getattr(self, name)}.")
+        check_not_negative("guide_weight", self.guide_weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +211,15 @@ class OptimiserConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     """Decay of the averaged weights that are validated and exported; 0 keeps none."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "clip_norm"):
+            check_positive(name, getattr(self, name))
+        for name in ("weight_decay", "warmup_steps"):
+            check_not_negative(name, getattr(self, name))
+        for name, value in (("betas", self.betas[0]), ("betas", self.betas[1]), ("ema_decay", self.ema_decay)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be 0 or more and below 1; got {value}. Use the default if in doubt.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +250,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "micro_batch", "devices", "num_nodes", "checkpoint_every", "log_every"):
             check_positive(name, getattr(self, name))
+        check_not_negative("workers", self.workers)
         at_once = self.micro_batch * self.devices * self.num_nodes
         if self.batch_size % at_once:
             raise ValueError(
@@ -240,6 +279,17 @@ class ValidationConfig:
     shift: float = 8.0
     """Timestep shift of sampling."""
 
+    def __post_init__(self) -> None:
+        for name in ("every", "samples", "video_steps", "shift"):
+            check_positive(name, getattr(self, name))
+        check_not_negative("videos", self.videos)
+        if not self.sigmas or len(set(self.sigmas)) < len(self.sigmas) or not all(0 < s <= 1 for s in self.sigmas):
+            raise ValueError(
+                f"sigmas must be one or more different noise levels above 0 and up to 1; got {list(self.sigmas)}."
+            )
+        if not 1 <= self.guidance < math.inf:
+            raise ValueError(f"guidance must be at least 1 (none); got {self.guidance}. Use about 5.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -256,28 +306,35 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         shot, model = self.cache.shot, self.model
-        if any(not 1 <= count <= shot.num_views for count in self.objective.view_counts):
-            raise ValueError(f"objective.view_counts must lie between 1 and the {shot.num_views} views encoded.")
         if self.objective.guide_weight and not self.cache.clip_features:
             raise ValueError("objective.guide_weight needs cache.clip_features: true.")
         if self.objective.guide_weight and model.features != "none":
             raise ValueError("objective.guide_weight replaces the features as an input; set model.features: none.")
         if self.objective.order == "progressive" and model.features == "none":
             raise ValueError("objective.order 'progressive' starts with features alone; model.features is none.")
-        if model.join in ("channel", "view") and self.objective.view_counts:
-            raise ValueError(f"model.join '{model.join}' always shows every view; leave objective.view_counts empty.")
         if model.join in ("channel", "view") and shot.num_views != 1 + (shot.num_frames - 1) // 4:
             raise ValueError(
                 f"model.join '{model.join}' lays one view on each latent frame: {shot.num_frames} frames make "
                 f"{1 + (shot.num_frames - 1) // 4}, but there are {shot.num_views} views. Make them equal."
             )
 
+    def deciding_settings(self) -> dict[str, Any]:
+        """What decides the run's result, by dotted name: all but `BESIDE_THE_RESULT`.
+
+        Files are left out: they count by their content, wherever they lie (`checkpoints.identity`).
+        """
+        settings = flat(as_record(self))
+        beside = tuple(f"{name}." for name in BESIDE_THE_RESULT)
+        return {n: value for n, value in settings.items() if n in OF_THE_RUN or not f"{n}.".startswith(beside)}
+
     def digest(self) -> str:
-        """16 hex digits that tell this configuration from others; where it runs does not count."""
-        record = dataclasses.asdict(self)
-        record["run"] = {name: record["run"][name] for name in ("steps", "batch_size", "seed")}
-        text = json.dumps(record, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """16 hex digits that tell `deciding_settings` from others."""
+        return hashlib.sha256(json.dumps(self.deciding_settings(), sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def steps_may_grow(self) -> bool:
+        """Whether a step does not depend on how many follow it, so that a finished run can be made longer."""
+        return self.optimiser.schedule == "constant" and self.objective.order != "progressive"
 
     def checkpoint_record(self, *, vggt_id: str, num_heads: int, base_model: str, commit: str) -> CineSceneConfig:
         """What an exported checkpoint says of itself."""
@@ -313,6 +370,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
     if record.get("task", "shot") != "shot":
         raise SettingsError(f"{path.name} is a configuration of task '{record['task']}', not of the transformer.")
     return build(TrainingConfig, record)
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Require a finite number, zero or more.
+
+    Raises:
+        ValueError: negative, NaN or infinite.
+    """
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be 0 or more; got {value}.")
 
 
 def as_record(config: Any) -> dict[str, Any]:

@@ -1,28 +1,30 @@
 """From a run's checkpoint to a file that the pack opens."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cinescene_core.checks import CheckpointError
+from cinescene_core.checks import CheckpointError, CineSceneWarning
 from cinescene_core.config import CineSceneConfig
 from cinescene_core.models.precision import parameter_dtype
 from cinescene_core.weights import (
     BUNDLE_PARTS,
     fold_projector,
-    nano_path,
     read_bundle_part,
     save_bundle,
     save_transformer,
 )
 from cinescene_core.weights.metadata import TRANSFORMER_KEY
 
-from .checkpoints import check_same_run, commit
+from .building import build_network
+from .checkpoints import check_same_run
 from .config import TrainingConfig
-from .data.encoders import encoder_digests
-from .network import SceneNetwork, build_network
+from .data.encoders import bundle_path, encoder_digests
+from .network import SceneNetwork
+from .provenance import commit
 
 PREFIX = "network."
 """Where a checkpoint keeps the network."""
@@ -58,8 +60,9 @@ def export(
     """
     if not config.model.readable_by_the_pack:
         raise CheckpointError(
-            f"This run is an ablation (join '{config.model.join}', features '{config.model.features}') that no "
-            "CineScene checkpoint can describe. Measure it with cinescene-train evaluate instead."
+            f"This run is an ablation (join '{config.model.join}', features '{config.model.features}', camera "
+            f"{str(config.model.camera).lower()}) that no CineScene checkpoint can describe. Measure it with "
+            "cinescene-train evaluate instead."
         )
     source = config.cache.encoders.bundle
     if bundle and source is None:
@@ -76,7 +79,7 @@ def export(
         save_transformer(target, state, record, dtype=dtype)
         return record
     assert source is not None
-    path = nano_path() if str(source) == "nano" else source
+    path = bundle_path(source)
     parts = {part: read_bundle_part(path, part) for part in ("vae", "vggt", "text")}
     stored = {name: value.to(parameter_dtype(name, dtype)) for name, value in state.items()}
     records = {TRANSFORMER_KEY: dataclasses.asdict(record)}
@@ -89,7 +92,7 @@ def load_trained(config: TrainingConfig, checkpoint: Path) -> tuple[SceneNetwork
     """The network of a run with its averaged weights, and what it started from.
 
     Raises:
-        CheckpointError: the file is no checkpoint of this run, or damaged.
+        CheckpointError: the file is no checkpoint of this run, or damaged, or lacks the averaged weights.
     """
     try:
         content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -100,9 +103,16 @@ def load_trained(config: TrainingConfig, checkpoint: Path) -> tuple[SceneNetwork
             f"{checkpoint.name} cannot be read as a checkpoint ({error}). Take another one of the run's folder."
         ) from error
     check_same_run(content, config)
-    network, base = build_network(config.model, config.run.seed, guided=config.objective.guide_weight > 0)
+    averages = content["callbacks"].get("ExponentialAverage", {}).get("averages", {})
+    if config.optimiser.ema_decay and not averages:
+        raise CheckpointError(
+            f"{checkpoint.name} holds no averaged weights, but this run keeps them (optimiser.ema_decay "
+            f"{config.optimiser.ema_decay:g}). Take another one of the run's folder."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CineSceneWarning)  # that the base file is untrained: this checkpoint is not
+        network, base = build_network(config.model, config.run.seed, guided=config.objective.guide_weight > 0)
     state = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
-    averaged = content["callbacks"].get("ExponentialAverage", {}).get("averages", {})
-    state |= {name.removeprefix(PREFIX): value for name, value in averaged.items()}
+    state |= {name.removeprefix(PREFIX): value for name, value in averages.items()}
     network.load_state_dict(state)
     return network.eval(), base

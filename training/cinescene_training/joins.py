@@ -215,7 +215,7 @@ def check_one_view_per_frame(join: Join, scene: SceneBatch, num_latent_frames: i
     if views != num_latent_frames:
         raise ShapeError(
             f"model.join '{join}' lays one view on each latent frame; got {views} views for {num_latent_frames} latent "
-            "frames. Encode as many views, and leave objective.view_counts empty."
+            "frames. Encode as many views."
         )
 
 

@@ -11,11 +11,12 @@ from torch.nn.utils import get_total_norm
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from .building import build_network
 from .checkpoints import check_same_run, run_record
 from .config import OptimiserConfig, TrainingConfig
 from .ema import trained_parameters
 from .loss import flow_matching_loss
-from .network import SceneNetwork, build_network
+from .network import SceneNetwork
 from .precision import keep_in_float32
 from .samples import PADDING, ClipBatch
 from .schedule import learning_rate_factor
@@ -45,6 +46,7 @@ class ShotModule(pl.LightningModule):
         self.network, self.base_record = build_network(
             self.config.model, self.config.run.seed, guided=self.config.objective.guide_weight > 0
         )
+        self.record = run_record(self.config)  # once: the files it reads may move while the run goes on
         self.network.transformer.gradient_checkpointing = self.config.model.gradient_checkpointing
         if self.config.run.precision == "bf16-mixed":
             keep_in_float32(self.network)
@@ -124,7 +126,7 @@ class ShotModule(pl.LightningModule):
         return batch.to(device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["cinescene"] = run_record(self.config)
+        checkpoint["cinescene"] = self.record
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_same_run(checkpoint, self.config)

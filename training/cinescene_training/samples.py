@@ -91,16 +91,9 @@ def item_of(number: int, num_items: int, seed: int) -> int:
     return int(torch.randperm(num_items, generator=generator_for(seed, "epoch", epoch))[place])
 
 
-def draw_slots(num_encoded: int, config: ObjectiveConfig, seed: int, step: int, number: int) -> list[int]:
-    """Which view stands in which slot of sample `number` (section 4.3).
-
-    The start view keeps slot 0. Fewer views than encoded: how many is drawn per step, so that a
-    batch stacks; which, and their order, per sample.
-    """
-    counts = config.view_counts or (num_encoded,)
-    choice = torch.randint(len(counts), (), generator=generator_for(seed, "view count", step))
-    shuffled = shuffled_order(num_encoded, generator_for(seed, "order", number).initial_seed())
-    slots = list(shuffled[: counts[int(choice)]])
+def draw_slots(num_encoded: int, config: ObjectiveConfig, seed: int, number: int) -> list[int]:
+    """Which view stands in which slot of sample `number` (section 4.3); the start view keeps slot 0."""
+    slots = list(shuffled_order(num_encoded, generator_for(seed, "order", number).initial_seed()))
     return sorted(slots) if config.order == "ordered" else slots
 
 
@@ -134,7 +127,7 @@ def draw_sample(clip: EncodedClip, empty_text: Tensor, config: TrainingConfig, n
     uniform = torch.rand((), generator=generator, dtype=torch.float64)
     prompt_read = float(torch.rand((), generator=generator)) >= objective.text_dropout
     video = normalise_latents(clip.latents[None])
-    slots = draw_slots(len(clip.view_latents), objective, seed, step, number)
+    slots = draw_slots(len(clip.view_latents), objective, seed, number)
     hidden = objective.order == "progressive" and step < objective.progressive_share * config.run.steps
     return ClipBatch(
         names=(clip.name,),
@@ -224,17 +217,16 @@ def chosen_clips(count: int, wanted: int) -> list[int]:
 def held_out_sample(
     clip: EncodedClip, index: int, objective: ObjectiveConfig, *, sigma: float = 1.0, seed: int = 0
 ) -> ClipBatch:
-    """A clip as the run's network was shown clips: as many views, shuffled or in order; with noise of its own.
+    """A clip as the run's network was shown clips: every view, shuffled or in order; with noise of its own.
 
     Args:
         clip: the clip.
         index: its number in the split; noise and order of the views belong to it.
-        objective: which views the run trains with; of several counts the largest is taken.
+        objective: says in which order the run sees the views.
         sigma: its noise level.
         seed: further noise for the same clip.
     """
     slots = list(shuffled_order(len(clip.view_latents), index))
-    slots = slots[: max(objective.view_counts)] if objective.view_counts else slots
     video = normalise_latents(clip.latents[None])
     return ClipBatch(
         names=(clip.name,),

@@ -63,6 +63,14 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
+def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields under dotted names: {"a": {"b": 1}} is {"a.b": 1}."""
+    fields: dict[str, Any] = {}
+    for name, value in record.items():
+        fields |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return fields
+
+
 def build(kind: type[T], record: object, where: str = "") -> T:
     """Make the dataclass `kind` from a mapping, its fields by their annotations.
 

@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ from cinescene_core.checks import FileFormatError
 from cinescene_core.config import ViewConfig
 from cinescene_core.models.vggt import resize_for_vggt
 from cinescene_core.scene import encode_scene
-from cinescene_training.config import ShotConfig
+from cinescene_training.config import ShotConfig, SourceConfig
 from cinescene_training.data.build import fill_cache
 from cinescene_training.data.cache import EncodedCache
 from cinescene_training.data.shards import read_record
@@ -186,8 +187,11 @@ def test_shards_of_another_fingerprint_are_refused_by_field(config, encoders, re
     assert shards(config.folder) == before
 
 
-def test_commit_and_surplus_clip_features_are_no_difference(config, cache):
+def test_commit_folder_and_surplus_clip_features_are_no_difference(config, cache):
     EncodedCache(config.folder, "train", fake_fingerprint(config, commit="abc", clip_features=False))
+    roots = [SourceConfig(kind="multicam", root=Path(root)) for root in ("here", "there")]
+    here, there = (fake_fingerprint(config, source=source) for source in roots)
+    here.check(there, "It")  # the same dataset, moved
     without = dataclasses.replace(cache.fingerprint, clip_features=False)
     with pytest.raises(FileFormatError, match=r"with clip_features = False, and this run wants True"):
         without.check(cache.fingerprint, "It")

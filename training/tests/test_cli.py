@@ -1,13 +1,17 @@
 """The command: from a configuration to a checkpoint, a film and a table; and the sentence for what cannot be done."""
 
 import pytest
+import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_places import ACTION, CAPTION, place_clips, textured_panorama
 from tiny_run import tiny_config
 
 from cinescene_core.video import load_video
-from cinescene_training.cli import main
+from cinescene_training.cli import build_parser, main
 from cinescene_training.config import as_record
+from cinescene_training.data.calibration import load_calibration
+from cinescene_training.data.layout import SceneDecoupledFootage, write_place
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::cinescene_core.checks.CineSceneWarning"),
@@ -64,11 +68,65 @@ def test_a_run_is_measured(yaml_file, tmp_path, capsys):
     }
 
 
-def test_places_are_rendered_to_files(tmp_path, capsys):
-    arguments = ["render", "--out", str(tmp_path), "--places", "1", "--clips", "1", "--frames", "5"]
-    assert main([*arguments, "--width", "64", "--height", "32", "--panorama-width", "128"]) == 0
+RENDER = {
+    "task": "render",
+    "rooms": {"places": 1, "clips_per_place": 1, "supersampling": 1, "device": "cpu"},
+    "num_frames": 5,
+    "width": 64,
+    "height": 32,
+    "panorama_width": 256,
+}
+
+
+@pytest.fixture
+def render_file(tmp_path):
+    """A place to render, as a file."""
+    (tmp_path / "render.yaml").write_text(yaml.safe_dump({**RENDER, "out": str(tmp_path / "data")}), encoding="utf-8")
+    return tmp_path / "render.yaml"
+
+
+def test_places_are_rendered_to_files_and_kept(render_file, capsys):
+    assert main(["render", "--config", str(render_file), "--set", "fps=12", "fov_degrees=70"]) == 0
     assert "1 places, 1 of them new" in capsys.readouterr().out
-    assert len(list(tmp_path.rglob("*.mp4"))) == 2
+    footage = SceneDecoupledFootage(render_file.parent / "data")
+    assert (footage.problems, footage.size, len(footage.clips)) == ((), (64, 32), 2)
+    path = footage.trajectory(footage.clips[0].name)
+    assert (len(path), path.fps) == (5, 12.0)
+    assert float(path.fov_degrees[0]) == pytest.approx(70, abs=2e-4)  # the focal length's name has four decimals
+    assert main(["render", "--config", str(render_file), "--set", "fps=12", "fov_degrees=70"]) == 0
+    assert "1 places, 0 of them new" in capsys.readouterr().out
+
+
+def test_a_run_is_calibrated_into_the_file_it_names(tmp_path, capsys):
+    """Panoramas whose middle is 20 degrees to the left of where the clips start."""
+    root = tmp_path / "data"
+    for seed in range(3):
+        panorama = textured_panorama(seed)
+        clips = place_clips(panorama, moves=("static",), heading=20.0, frames=1)
+        write_place(root, f"place{seed}", panorama, clips, caption=CAPTION, caption_action_only=ACTION)
+    source = {"kind": "scene_decoupled", "root": str(root), "calibration": str(tmp_path / "calibration.json")}
+    record = as_record(tiny_config(tmp_path)) | {"name": "real"}
+    record["cache"]["source"] = source
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
+    assert main(["calibrate", "--config", str(tmp_path / "run.yaml"), "--max-places", "2"]) == 0
+    assert "2 places fitted, 0 could not be." in capsys.readouterr().out
+    assert load_calibration(tmp_path / "calibration.json").heading_degrees == pytest.approx(20, abs=0.2)
+    assert main(["calibrate", "--config", str(tmp_path / "run.yaml"), "--set", "cache.source.calibration=null"]) == 2
+    assert "run.yaml does not say where the calibration goes. Set cache.source.cal" in capsys.readouterr().err
+
+
+def test_fields_are_changed_after_one_flag_or_after_many():
+    together = ["fit", "--config", "run.yaml", "--set", "run.steps=1", "run.seed=2"]
+    apart = ["fit", "--config", "run.yaml", "--set", "run.steps=1", "--set", "run.seed=2"]
+    assert [build_parser().parse_args(given).set for given in (together, apart)] == [["run.steps=1", "run.seed=2"]] * 2
+
+
+@pytest.mark.parametrize(("cards", "device"), [(True, "cuda"), (False, "cpu")])
+def test_commands_compute_on_a_card_where_there_is_one(monkeypatch, cards, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards)
+    for given in (["cache", "--config", "c"], ["evaluate", "--config", "c", "--out", "o"]):
+        assert build_parser().parse_args(given).device == device
+        assert build_parser().parse_args([*given, "--device", "cpu"]).device == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -80,12 +138,26 @@ def test_places_are_rendered_to_files(tmp_path, capsys):
         (["fit", "--config", "RUN", "--set", "run.stepz=1"], "There is no field 'run.stepz'"),
         (["fit", "--config", "RUN", "--set", "task=film"], "task must be one of shot, vggt, vae; got 'film'"),
         (["export", "--config", "RUN", "--out", "/none/x.safetensors"], "/none"),
-        (["render", "--out", "OUT", "--places", "0"], "The train split has places 0 to"),
-        (["calibrate", "--root", "OUT", "--out", "OUT/c.json"], "not laid out as the Scene-Decoupled Video Dataset"),
+        (["fit", "--config", "RENDER"], "task must be one of shot, vggt, vae; got 'render'"),
+        (["render", "--config", "RUN"], "run.yaml is a configuration of task 'shot', not of 'render'."),
+        (["render", "--config", "RENDER", "--set", "rooms.places=0"], "The train split has places 0 to"),
+        (["render", "--config", "RENDER", "--set", "rooms.clips_per_place=99"], "clips_per_place must be 1 to"),
+        (["render", "--config", "RENDER", "--set", "rooms.device=cuda:99"], "There is no device 'cuda:99' here"),
+        (["render", "--config", "RENDER", "--set", "blender={}"], "give either 'rooms' or 'blender'"),
+        (["calibrate", "--config", "RUN"], "run.yaml reads rooms, which need no calibration. Give a configuration"),
+        (["calibrate", "--config", "REAL"], "not laid out as the Scene-Decoupled Video Dataset"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(yaml_file, tmp_path, capsys, arguments, sentence):
-    names = {"RUN": str(yaml_file), "OUT": str(tmp_path), "OUT/c.json": str(tmp_path / "c.json")}
+def test_what_cannot_be_done_is_one_sentence(yaml_file, render_file, tmp_path, capsys, arguments, sentence):
+    real = yaml.safe_load(yaml_file.read_text(encoding="utf-8"))
+    (tmp_path / "empty").mkdir()
+    real["cache"]["source"] = {
+        "kind": "scene_decoupled",
+        "root": str(tmp_path / "empty"),
+        "calibration": str(tmp_path / "c.json"),
+    }
+    (tmp_path / "real.yaml").write_text(yaml.safe_dump(real), encoding="utf-8")
+    names = {"RUN": str(yaml_file), "RENDER": str(render_file), "REAL": str(tmp_path / "real.yaml")}
     assert main([names.get(argument, argument) for argument in arguments]) == 2
     said = capsys.readouterr().err
     assert sentence in said

@@ -163,3 +163,8 @@ def test_the_fingerprint_of_a_configuration_reads_the_calibrations_content(tmp_p
     moved = dataclasses.replace(config, source=dataclasses.replace(config.source, calibration=tmp_path / "d.json"))
     (tmp_path / "d.json").write_text("{ }")
     fingerprint_of(moved).check(fingerprint_of(calibrated), "It")  # another place, the same content
+    gone = dataclasses.replace(config, source=dataclasses.replace(config.source, calibration=tmp_path / "none.json"))
+    with pytest.raises(
+        FileNotFoundError, match=r"There is no calibration .*none\.json\. Run cinescene-train calibrate, "
+    ):
+        fingerprint_of(gone)

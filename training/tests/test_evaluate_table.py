@@ -25,9 +25,9 @@ from cinescene_training.evaluate.table import interval_over_places, make_row, ma
 PAPER = "Mat. Pix.(K)↑ | CLIP-V↑ | PSNR↑ | SSIM↑ | LPIPS↓ | RotErr↓ | TransErr↓ | CamMC↓ | CLIP-T↑ | VBench↑"
 """The header of the paper's table 1."""
 PROTOCOL = EvaluationRecord(
-    run="tiny", digest="0123456789abcdef", checkpoint="last.ckpt", commit="abc", machine="a desk", split="test",
-    clips=2, seeds=(0, 1), width=64, height=32, num_frames=5, num_views=3, steps=4, guidance=5.0, shift=8.0,
-    solver="unipc", compared_frames=2, stride=4, estimator="the truth itself",
+    run="tiny", digest="0123456789abcdef", identity="fedcba", checkpoint="last.ckpt", commit="abc", machine="a desk",
+    split="test", clips=2, seeds=(0, 1), width=64, height=32, num_frames=5, num_views=3, steps=4, guidance=5.0,
+    shift=8.0, solver="unipc", compared_frames=2, stride=4, estimator="the truth itself",
 )  # fmt: skip
 
 
@@ -180,14 +180,19 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, change, sentence):
     record = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
     change(record)
     (tmp_path / "t.json").write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(FileFormatError, match=rf"t\.json is no table of an evaluation: {sentence}.*evaluate again\."):
+    with pytest.raises(
+        FileFormatError,
+        match=rf"t\.json is no table of an evaluation: {sentence}.*Delete it, and measure the run again\.",
+    ):
         read_table(tmp_path / "t.json")
 
 
 def test_a_file_that_is_cut_short_or_absent_is_refused(tmp_path):
     (tmp_path / "t.json").write_text('{"format": 1', encoding="utf-8")
     for name in ("t.json", "none.json"):
-        with pytest.raises(FileFormatError, match=rf"{name} is no table of an evaluation: .*evaluate again\."):
+        with pytest.raises(
+            FileFormatError, match=rf"{name} is no table of an evaluation: .*Delete it, and measure the run again\."
+        ):
             read_table(tmp_path / name)
 
 
@@ -210,7 +215,7 @@ def test_runs_are_compared_clip_by_clip():
     assert (mean, clips) == (pytest.approx(4.2), 3)
     # The clips differ by 20 dB and the gains by half of one: the pairs see only the gains.
     assert interval == (pytest.approx(4.0), pytest.approx(4.5))
-    text = compare([("without context", without), ("full", full)])
+    text = compare([("without context", without), ("full", full)], "without context")
     assert cells(text, "full")["PSNR↑"] == "24.20"
     gains = cells(text, "full", block=1)
     assert gains["PSNR against without context, same clips [95 %]"] == "+4.20 dB [4.00, 4.50] (3 clips)"
@@ -219,13 +224,35 @@ def test_runs_are_compared_clip_by_clip():
     assert "does not compare" not in text
 
 
+def test_gains_are_over_the_run_that_is_named_wherever_it_stands():
+    runs = [("worse", run(9.0, 8.0)), ("base", run(10.0, 10.0)), ("better", run(11.0, 13.0))]
+    text = compare(runs, "base", {"worse": "Ordered (table 3)", "base": "Ours", "better": "W/o camera (table 6)"})
+    title = "PSNR against base, same clips [95 %]"
+    found = {name: cells(text, name, block=1)[title] for name, _ in runs}
+    # Of two places a bootstrap draws each twice in a quarter of all cases: the interval is from one gain to the other.
+    assert found == {
+        "worse": "-1.50 dB [-2.00, -1.00] (2 clips)",
+        "base": "-",
+        "better": "+2.00 dB [1.00, 3.00] (2 clips)",
+    }
+    assert cells(text, "worse")["In the paper"] == "Ordered (table 3)"
+    assert "PSNR against" not in compare(runs, None)
+
+
+def test_gains_on_videos_without_any_error_are_none_infinite_or_undefined():
+    exact, other = run(math.inf, 20.0), run(30.0, math.inf)
+    assert paired_psnr(exact, exact)[0] == 0.0
+    assert paired_psnr(run(30.0, 20.0), exact)[0] == math.inf
+    assert paired_psnr(exact, other) is None  # infinitely better on one clip, and infinitely worse on another
+
+
 def test_only_common_clips_are_compared():
     ours = [video("a", place="x", psnr=1.0), video("b", place="y", psnr=20.0)]
     theirs = [video("b", place="y", psnr=23.0), video("c", place="z", psnr=90.0), video("b", 0, "VAE", "y", psnr=50.0)]
     assert paired_psnr(table_of(ours), table_of(theirs)) == (3.0, None, 1)
     assert paired_psnr(table_of(ours[:1]), table_of(theirs)) is None
     assert (
-        cells(compare([("one", table_of(ours[:1])), ("two", table_of(theirs))]), "two", 1)[
+        cells(compare([("one", table_of(ours[:1])), ("two", table_of(theirs))], "one"), "two", 1)[
             "PSNR against one, same clips [95 %]"
         ]
         == "-"
@@ -233,14 +260,24 @@ def test_only_common_clips_are_compared():
 
 
 def test_runs_that_were_measured_differently_are_told_apart():
-    text = compare([("one", run(10.0)), ("two", run(10.0, steps=50, stride=1, run="other", num_views=1))])
+    text = compare([("one", run(10.0)), ("two", run(10.0, steps=50, stride=1, run="other", num_views=1))], "one")
     assert "- **two does not compare with one**: steps 50 (not 4), stride 1 (not 4)." in text
+    assert "(configuration 0123456789abcdef), shown 1 views, measured by commit abc" in text
     assert "missing: no matcher was named" in text
     assert text.count("- VBench missing") == 1
 
 
+def test_columns_by_other_instruments_are_told_apart():
+    alex = dataclasses.replace(run(10.0), instruments={"lpips": "LPIPS 0.1, AlexNet"})
+    vgg = dataclasses.replace(run(11.0), instruments={"lpips": "LPIPS 0.1, VGG", "clip_v": "CLIP"})
+    text = compare([("one", alex), ("two", vgg)], None)
+    assert "- **two does not compare with one**: lpips by LPIPS 0.1, VGG (not LPIPS 0.1, AlexNet)." in text
+
+
 def test_nothing_to_compare_is_refused():
     with pytest.raises(ValueError, match=r"There is nothing to compare; give the tables of one or more runs"):
-        compare([])
+        compare([], None)
     with pytest.raises(ValueError, match=r"The table of 'one' has no row 'model'. Run cinescene-train evaluate"):
-        compare([("one", table_of([video(variant="VAE")]))])
+        compare([("one", table_of([video(variant="VAE")]))], None)
+    with pytest.raises(ValueError, match=r"There is no run 'base' to compare with; name one of one, two\."):
+        compare([("one", run(10.0)), ("two", run(11.0))], "base")

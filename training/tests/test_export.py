@@ -1,20 +1,25 @@
 """From a run to a file: the pack's own loader opens it, and it predicts what the run's network predicts."""
 
+import dataclasses
 import errno
+import warnings
 
 import pytest
 import torch
+from fake_clips import write_file
 from tiny_run import tiny_config
 
 import cinescene_core.weights.transformer as core_transformer
-from cinescene_core.checks import CheckpointError
+from cinescene_core.checks import CheckpointError, CineSceneWarning
 from cinescene_core.cli import main as cinescene
 from cinescene_core.context import temporal_positions
 from cinescene_core.panorama import example_panorama_path
 from cinescene_core.pipeline import load_nano
 from cinescene_core.video import load_video
 from cinescene_core.weights import FileKind, identify, load_transformer, nano_path, read_bundle_part, read_header
-from cinescene_training.config import ObjectiveConfig
+from cinescene_training.building import build_network
+from cinescene_training.checkpoints import run_record
+from cinescene_training.config import ModelConfig, ObjectiveConfig
 from cinescene_training.data.cache import EncodedCache
 from cinescene_training.export import export, load_trained
 from cinescene_training.samples import held_out_sample
@@ -127,12 +132,49 @@ def test_an_interrupted_export_leaves_no_file(run, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_ablation_is_not_exported(studio, tmp_path):
-    config = tiny_config(studio, model={"features": "image"})
-    with pytest.raises(
-        CheckpointError, match=r"an ablation \(join 'frame', features 'image'\).*cinescene-train evaluate"
-    ):
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"features": "image"}, "join 'frame', features 'image', camera true"),
+        ({"camera": False}, "join 'frame', features 'fused', camera false"),
+        ({"join": "none"}, "join 'none', features 'fused', camera true"),
+    ],
+)
+def test_an_ablation_is_not_exported(studio, tmp_path, model, said):
+    config = tiny_config(studio, model=model)
+    with pytest.raises(CheckpointError, match=rf"an ablation \({said}\) that no .*cinescene-train evaluate"):
         export(config, tmp_path / "last.ckpt", tmp_path / "out.safetensors")
+
+
+def test_a_checkpoint_without_its_averages_is_refused(run, tmp_path):
+    config, checkpoint = run
+    content = torch.load(checkpoint, weights_only=True)
+    del content["callbacks"]["ExponentialAverage"]
+    torch.save(content, tmp_path / "raw.ckpt")
+    with pytest.raises(
+        CheckpointError, match=r"raw\.ckpt holds no averaged weights, .*optimiser\.ema_decay 0\.9\)\. Take another one"
+    ):
+        load_trained(config, tmp_path / "raw.ckpt")
+    plain = dataclasses.replace(config, optimiser=dataclasses.replace(config.optimiser, ema_decay=0.0))
+    torch.save(content | {"cinescene": run_record(plain)}, tmp_path / "raw.ckpt")
+    network, _ = load_trained(plain, tmp_path / "raw.ckpt")
+    name = "transformer.blocks.0.ffn.0.weight"
+    assert torch.equal(network.state_dict()[name], content["state_dict"][f"network.{name}"])
+
+
+def test_what_was_trained_from_a_base_file_is_not_called_untrained(studio, tmp_path):
+    write_file(tmp_path / "base.safetensors", "wan")
+    base = ModelConfig(start_from=tmp_path / "base.safetensors")
+    config = dataclasses.replace(tiny_config(studio, optimiser={"ema_decay": 0.0}), model=base)
+    with pytest.warns(CineSceneWarning, match="without CineScene training"):
+        made, _ = build_network(config.model, 0)
+    weights = {f"network.{name}": value for name, value in made.state_dict().items()}
+    content = {"state_dict": weights, "callbacks": {}, "cinescene": run_record(config)}
+    torch.save(content, tmp_path / "last.ckpt")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        load_trained(config, tmp_path / "last.ckpt")
+    assert not [warning for warning in heard if issubclass(warning.category, CineSceneWarning)]
 
 
 def test_a_damaged_checkpoint_is_named(run, tmp_path):

@@ -35,6 +35,29 @@ def test_memory_is_sixteen_bytes_and_the_average_for_each_trained_parameter():
     }
 
 
+def test_what_fsdp_gathers_is_two_blocks_and_what_is_outside_them():
+    width, ffn, text = 5120, 13824, 4096
+    # Of a block train 4 matrices of self-attention, the projector, 2 of the feed-forward; 4 of cross-attention do not.
+    trained, frozen = 5 * width**2 + 2 * width * ffn, 4 * width**2
+    # Text and time embeddings, six rows of modulation; and scene_embed, 2048 channels in patches of 4, which trains.
+    outside = (text + width) * width + (256 + width) * width + 6 * width**2 + 2 * 4 * 2048 * width
+    wanted = 4 * (2 * (2 * trained + frozen) + outside) / 2**30
+    computed = full_run.gathered_gib(full_run.MODELS["14B"])
+    assert computed == pytest.approx(wanted, rel=0.01)  # biases, norms, camera, patches and head are left out above
+    columns = [line.split("|") for line in PAGE.splitlines() if line.startswith("| 14B, joint |")][1]
+    fixed, inputs, backward, _, gathered, over_8, over_16 = map(float, columns[2:9])
+    assert gathered == pytest.approx(computed, abs=0.05)
+    assert over_8 == pytest.approx(fixed / 8 + inputs + backward + computed, abs=0.15)  # each is rounded to a tenth
+    assert over_16 == pytest.approx(fixed / 16 + inputs + backward + computed, abs=0.15)
+
+
+def test_the_host_holds_every_process_network_twice_and_gathers_a_checkpoint():
+    counted = full_run.Counted(2e9, 1e9, 0, 0, 0, 0)
+    # 8 GB a network; 8 GB of moments; 4 GB of averages in each of 8 processes.
+    assert full_run.host_gb(counted) == {"start": 8 * 2 * 8.0, "checkpoint": 8.0 + 8.0 + 8 * 4.0}
+    assert row("14B |") == [61.5, 984, 500]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "mode"), [("1.3B", "joint"), ("1.3B", "cached")])
 def test_flops_and_memory_are_those_counted(name, mode):

@@ -8,8 +8,8 @@ import torch
 from fake_clips import FRAMES, SMALL, fake_batch, filled, model_config, predict
 
 from cinescene_core.checks import ShapeError
+from cinescene_training.building import build_network
 from cinescene_training.guide import angular_alignment, on_token_grid, scale_alignment
-from cinescene_training.network import build_network
 
 
 def guided(**changes):

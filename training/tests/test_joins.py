@@ -11,8 +11,8 @@ from torch.nn.functional import conv3d, linear, scaled_dot_product_attention
 from cinescene_core.checks import ShapeError
 from cinescene_core.models.rotary import Rotary, apply_rotary, rotary_tables
 from cinescene_core.models.wan import CineSceneTransformer
+from cinescene_training.building import build_network
 from cinescene_training.joins import JOINS, Streams
-from cinescene_training.network import build_network
 
 ROWS, COLUMNS = HEIGHT // 2, WIDTH // 2
 TOKENS = FRAMES * ROWS * COLUMNS

@@ -105,6 +105,25 @@ def test_pictures_paths_depth_and_masks_come_back(whole):
     assert torch.equal(footage.subject_mask(f"{TEMPLE}/wohuman/02_18mm", 3), written.subject_mask[:3])
 
 
+def test_the_place_may_have_a_caption_of_its_own(tmp_path):
+    """Where the rest of a caption is no caption: "In a yard", or words that repeat the action otherwise."""
+    panorama = textured_panorama(7)
+    for name, words in (
+        ("left", {}),
+        ("stated", {"caption_place_only": "a yard"}),
+        ("none", {"caption_place_only": ""}),
+    ):
+        clips = place_clips(panorama, moves=("static",), frames=1)
+        write_place(
+            tmp_path, name, panorama, clips, caption="A robot waves in a yard", caption_action_only="a robot waves",
+            **words,
+        )  # fmt: skip
+    captions = {clip.place: clip.caption for clip in SceneDecoupledFootage(tmp_path).clips if not clip.has_subject}
+    assert captions == {"left": "In a yard.", "stated": "a yard", "none": ""}
+    texts = json.loads((tmp_path / "text/whuman/stated/action.json").read_text())
+    assert list(texts) == ["caption", "caption_action_only", "caption_place_only"]
+
+
 def test_a_dataset_without_our_additions_has_no_depth(root):
     shutil.rmtree(root / "depth")
     shutil.rmtree(root / "mask")

@@ -6,7 +6,8 @@ from fake_clips import fake_batch, filled, model_config, predict
 
 from cinescene_core.models.precision import FLOAT32_LAYERS, parameter_dtype
 from cinescene_core.models.wan import CineSceneTransformer
-from cinescene_training.network import SceneNetwork, build_network
+from cinescene_training.building import build_network
+from cinescene_training.network import SceneNetwork
 from cinescene_training.precision import keep_in_float32
 
 pytestmark = pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")

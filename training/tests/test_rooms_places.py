@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from cinescene_training.data.footage import SPLITS
 from cinescene_training.render import (
-    SPLITS,
+    SPLIT_SEEDS,
     VOCABULARY,
     Places,
     photographs,
@@ -305,12 +306,13 @@ def test_the_colour_of_the_caption_is_the_colour_of_the_pixels():
 
 
 def test_splits_never_meet_and_refuse_what_they_do_not_have():
-    ranges = list(SPLITS.values())
+    assert tuple(SPLIT_SEEDS) == SPLITS
+    ranges = list(SPLIT_SEEDS.values())
     for index, seeds in enumerate(ranges):
         for other in ranges[index + 1 :]:
             assert seeds[-1] < other[0] or other[-1] < seeds[0]
-    assert place_seed("test", 3) == SPLITS["test"][3]
-    assert place_seed("test", 3) not in SPLITS["train"]
+    assert place_seed("test", 3) == SPLIT_SEEDS["test"][3]
+    assert place_seed("test", 3) not in SPLIT_SEEDS["train"]
     with pytest.raises(
         ValueError, match=r"split must be one of train, validation, test; got 'tset'. Did you mean 'test'"
     ):

@@ -81,26 +81,17 @@ def test_a_sample_is_the_flow_between_its_clip_and_its_noise(cache, tmp_path):
 
 
 def test_the_start_view_stays_and_every_order_of_the_others_comes():
-    orders = [tuple(draw_slots(4, ObjectiveConfig(), seed=0, step=0, number=number)) for number in range(300)]
+    orders = [tuple(draw_slots(4, ObjectiveConfig(), seed=0, number=number)) for number in range(300)]
     assert {order[0] for order in orders} == {0}
     assert {order[1:] for order in orders} == set(itertools.permutations((1, 2, 3)))
     ordered = ObjectiveConfig(order="ordered")
-    assert all(draw_slots(4, ordered, 0, 0, number) == [0, 1, 2, 3] for number in range(20))
-
-
-def test_how_many_views_is_drawn_per_step_and_which_per_sample():
-    config = ObjectiveConfig(view_counts=(1, 3))
-    steps = [[draw_slots(5, config, 0, step, 20 * step + n) for n in range(20)] for step in range(40)]
-    lengths = [{len(slots) for slots in step} for step in steps]
-    assert all(len(one) == 1 for one in lengths)
-    assert set.union(*lengths) == {1, 3}
-    assert len({tuple(slots) for step in steps for slots in step if len(slots) == 3}) == 4 * 3
+    assert all(draw_slots(4, ordered, 0, number) == [0, 1, 2, 3] for number in range(20))
 
 
 def test_images_and_features_stand_in_the_same_slots(cache, tmp_path):
     clip = cache.sample(0)
     sample = draw(cache, tiny_config(tmp_path), 7)
-    slots = draw_slots(3, ObjectiveConfig(), 0, 7 // 4, 7)
+    slots = draw_slots(3, ObjectiveConfig(), 0, 7)
     rows, columns = clip.tokens.grid
     for slot, view in enumerate(slots):
         assert torch.equal(sample.scene.latents[0, slot], normalise_latents(clip.view_latents[view][None])[0])

@@ -1,12 +1,13 @@
 """Configurations: what a YAML file may say, and the sentence for everything else."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
-from tiny_run import tiny_config
+from tiny_run import SHOT, SIZES, tiny_config
 
-from cinescene_training.config import TrainingConfig, as_record, load_config
-from cinescene_training.settings import SettingsError, build, merged, read_settings
+from cinescene_training.config import EncodersConfig, SourceConfig, TrainingConfig, as_record, load_config
+from cinescene_training.settings import SettingsError, build, flat, merged, read_settings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -36,13 +37,40 @@ def test_numbers_may_be_written_as_people_write_them():
         ("run.precision=fp16", r"'run.precision' must be one of 32-true, bf16-mixed; got 'fp16'"),
         ("model.trainable=all", r"'model.trainable' must be a list; got 'all'"),
         ("run.batch_size=6", r"run: batch_size 6 must be a multiple of micro_batch x devices x num_nodes = 4"),
-        ("objective.view_counts=[9]", r"objective.view_counts must lie between 1 and the 4 views encoded"),
         ("model.start_from=a.safetensors", r"model: give either 'start_from' or 'sizes'"),
         ("cache.encoders.vggt=a", r"cache.encoders: give either 'bundle', or both 'vggt' and 'wan'"),
         ("cache.source.kind=multicam", r"cache.source: source 'multicam' needs its folder as root"),
         ("optimiser.betas=[0.9]", r"'optimiser.betas' must hold 2 values; got 1"),
         ("model.join=view", r"model.join 'view' lays one view on each latent frame: 9 frames make 3, .* 4 views"),
         ("objective.guide_weight=1", r"objective.guide_weight needs cache.clip_features: true"),
+        ("cache.shot.num_views=41", r"cache.shot: num_views must be 1 to 40; got 41"),
+        ("cache.shot.fov_degrees=180", r"cache.shot: fov_degrees must lie between 0 and 180; got 180.0"),
+        ("cache.shot.fps=0", r"cache.shot: fps must be a positive number; got 0.0"),
+        ("cache.shot.vggt_width=60", r"vggt_width must be a multiple of VGGT's patch, 14; got 60. Use 56"),
+        ("cache.shot.vggt_height=-14", r"vggt_height must be a multiple of VGGT's patch, 14; got -14. Use 14"),
+        ("cache.source.validation_places=0", r"cache.source: validation_places must be a positive number; got 0"),
+        (
+            "model={context_attention: cached, context_timestep: shared}",
+            r"model: context_attention 'cached' computes .* got context_timestep 'shared'\. Set context_timestep zero",
+        ),
+        ("objective.guide_weight=-1", r"objective: guide_weight must be 0 or more; got -1.0"),
+        ("optimiser.learning_rate=-3", r"optimiser: learning_rate must be a positive number; got -3.0"),
+        ("optimiser.clip_norm=0", r"optimiser: clip_norm must be a positive number; got 0.0"),
+        ("optimiser.weight_decay=-0.1", r"optimiser: weight_decay must be 0 or more; got -0.1"),
+        ("optimiser.warmup_steps=-1", r"optimiser: warmup_steps must be 0 or more; got -1"),
+        ("optimiser.betas=[0.9, 1.0]", r"optimiser: betas must be 0 or more and below 1; got 1.0"),
+        ("optimiser.ema_decay=1", r"optimiser: ema_decay must be 0 or more and below 1; got 1.0"),
+        ("run.workers=-1", r"run: workers must be 0 or more; got -1"),
+        ("validation.every=0", r"validation: every must be a positive number; got 0"),
+        ("validation.samples=0", r"validation: samples must be a positive number; got 0"),
+        ("validation.video_steps=0", r"validation: video_steps must be a positive number; got 0"),
+        ("validation.shift=0", r"validation: shift must be a positive number; got 0.0"),
+        ("validation.videos=-1", r"validation: videos must be 0 or more; got -1"),
+        ("validation.sigmas=[]", r"validation: sigmas must be one or more different noise levels .* got \[\]"),
+        ("validation.sigmas=[0.0, 0.5]", r"noise levels above 0 and up to 1; got \[0.0, 0.5\]"),
+        ("validation.sigmas=[0.5, 1.1]", r"noise levels above 0 and up to 1; got \[0.5, 1.1\]"),
+        ("validation.sigmas=[0.5, 0.5]", r"different noise levels above 0 and up to 1; got \[0.5, 0.5\]"),
+        ("validation.guidance=0.5", r"validation: guidance must be at least 1 \(none\); got 0.5"),
         ("nonsense", r"An override has the form section.field=value; got 'nonsense'"),
         ("task=vae", r"debug.yaml is a configuration of task 'vae', not of the transformer"),
     ],
@@ -75,7 +103,46 @@ def test_merging_leaves_its_arguments_alone():
     assert base == {"a": {"x": 1}}
 
 
-def test_where_a_run_runs_does_not_change_what_it_is(tmp_path):
-    here, there = (tiny_config(tmp_path, run={"workers": workers}) for workers in (0, 4))
-    assert here.digest() == there.digest()
-    assert here.digest() != tiny_config(tmp_path, objective={"shift": 5.0}).digest()
+def test_fields_of_fields_have_dotted_names():
+    assert flat({"a": {"x": 1, "y": {"z": [2]}}, "b": None}) == {"a.x": 1, "a.y.z": [2], "b": None}
+
+
+ROOMS = SourceConfig(kind="rooms", places=3, validation_places=1, clips_per_place=1, supersampling=1)
+
+
+def with_cache(config, **fields):
+    return dataclasses.replace(config, cache=dataclasses.replace(config.cache, **fields))
+
+
+def test_where_a_run_runs_and_where_its_files_lie_does_not_change_what_it_is(tmp_path):
+    config = tiny_config(tmp_path)
+    same = [
+        dataclasses.replace(config, name="another"),
+        tiny_config(tmp_path / "elsewhere"),
+        tiny_config(tmp_path, run={"workers": 4, "micro_batch": 1, "precision": "bf16-mixed", "compiled": True}),
+        tiny_config(tmp_path, model={"gradient_checkpointing": True}),
+        tiny_config(tmp_path, validation={"every": 7, "sigmas": (0.5,), "samples": 1}),
+        with_cache(config, encoders=EncodersConfig(bundle=Path("elsewhere.safetensors"))),
+        with_cache(config, source=dataclasses.replace(ROOMS, compiled=True, calibration=Path("lens.json"))),
+    ]
+    assert {other.digest() for other in same} == {config.digest()}
+    sets = [
+        SourceConfig(kind="multicam", root=Path(root), validation_places=1, clips_per_place=1) for root in ("a", "b")
+    ]
+    assert len({with_cache(config, source=source).digest() for source in sets}) == 1
+
+
+def test_whatever_else_differs_is_another_run(tmp_path):
+    config = tiny_config(tmp_path)
+    others = [
+        tiny_config(tmp_path, objective={"shift": 5.0}),
+        tiny_config(tmp_path, run={"steps": 7}),
+        tiny_config(tmp_path, run={"batch_size": 8}),
+        tiny_config(tmp_path, run={"seed": 1}),
+        tiny_config(tmp_path, optimiser={"learning_rate": 2e-3}),
+        tiny_config(tmp_path, model={"camera": False}),
+        tiny_config(tmp_path, model={"sizes": dataclasses.replace(SIZES, width=64)}),
+        with_cache(config, source=dataclasses.replace(ROOMS, places=4)),
+        with_cache(config, shot=dataclasses.replace(SHOT, fps=24.0)),
+    ]
+    assert len({run.digest() for run in (config, *others)}) == 1 + len(others)

@@ -21,9 +21,9 @@ from ..config import CacheConfig, as_record
 from .encode import encode_shard
 from .encoders import Encoders, load_encoders
 from .fingerprint import Fingerprint, fingerprint_of
-from .footage import Problem
+from .footage import SPLITS, Problem
 from .shards import DamagedShardError, ShardPlan, ShardRecord, plan_shards, read_record, verify_shard, write_shard
-from .sources import SPLITS, Side, Source, open_source
+from .sources import Side, Source, open_source
 
 INDEX, PROBLEMS = "index.json", "problems.txt"
 LISTING = "listing"
@@ -78,17 +78,6 @@ class CacheReport:
                 f"{PROBLEMS} names the shard of each. After a repair, delete that shard and run cinescene-train cache."
             )
         return "\n".join(lines)
-
-
-def run_cache(
-    config: CacheConfig,
-    *,
-    device: torch.device | str = "cpu",
-    workers: int = 1,
-    on_progress: OnProgress | None = None,
-) -> str:
-    """`build_cache`, its report in words: clips per split, bytes, seconds, and every problem by name."""
-    return str(build_cache(config, device=device, workers=workers, on_progress=on_progress))
 
 
 def build_cache(

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from cinescene_core.checks import FileFormatError, check_choice, check_finite
 from cinescene_core.types import SceneTokens
 
 from .fingerprint import Fingerprint
-from .footage import ClipItem
+from .footage import SPLITS, ClipItem
 from .shards import DamagedShardError, read_record, shard_name, verify_shard
-from .sources import SPLITS
 
 OPEN_SHARDS = 64
 """Shards that a process keeps mapped; there may be more than it can have files open."""
@@ -99,7 +98,7 @@ class EncodedCache:
         """What decided the content of the shards."""
         return self.records[0].fingerprint
 
-    @property
+    @cached_property
     def items(self) -> Sequence[ClipItem]:
         """Every clip, in the order of `sample`."""
         return tuple(clip for record in self.records for clip in record.clips)

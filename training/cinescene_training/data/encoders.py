@@ -56,7 +56,7 @@ def load_encoders(config: EncodersConfig, device: torch.device | str = "cpu") ->
         CheckpointError: a file is another model, damaged or missing, or lacks a part.
     """
     if config.bundle is not None:
-        path = _bundle_path(config.bundle)
+        path = bundle_path(config.bundle)
         vae = load_vae(config, device)
         text_state, text_record = read_bundle_part(path, "text")
         words = VocabularyEncoder.from_state_dict(text_state, text_record)
@@ -70,7 +70,7 @@ def load_encoders(config: EncodersConfig, device: torch.device | str = "cpu") ->
 def load_vae(config: EncodersConfig, device: torch.device | str = "cpu") -> WanAutoencoder:
     """The VAE alone, in float32; errors as `load_encoders`."""
     if config.bundle is not None:
-        path = _bundle_path(config.bundle)
+        path = bundle_path(config.bundle)
         return autoencoder_from_state_dict(read_bundle_part(path, "vae")[0], name=path.name).to(device)
     return load_autoencoder(_full_size_paths(config)[1] / "vae").to(device)
 
@@ -82,7 +82,7 @@ def encoder_digests(config: EncodersConfig) -> EncoderDigests:
         CheckpointError: a file is damaged or missing, or lacks a part.
     """
     if config.bundle is not None:
-        path = _bundle_path(config.bundle)
+        path = bundle_path(config.bundle)
         vae_state, _ = read_bundle_part(path, "vae")
         text_state, text_record = read_bundle_part(path, "text")
         vggt_state = load_tensors(path, prefix="vggt.")
@@ -98,7 +98,8 @@ def encoder_digests(config: EncodersConfig) -> EncoderDigests:
     return EncoderDigests(vae=vae, vggt=vggt_fingerprint(vggt_state), text=text)
 
 
-def _bundle_path(bundle: Path) -> Path:
+def bundle_path(bundle: Path) -> Path:
+    """The file of a configured bundle; `nano` is the embedded one."""
     return nano_path() if bundle == NANO else bundle
 
 

@@ -1,22 +1,21 @@
 """What decided the content of a cache: training compares it before it reads a shard."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from cinescene_core import __version__ as core_version
 from cinescene_core.checks import FileFormatError
 
 from .. import __version__ as training_version
-from ..checkpoints import commit
 from ..config import CacheConfig, ShotConfig, SourceConfig, as_record
+from ..provenance import commit
+from ..settings import flat
 from .encoders import EncoderDigests, encoder_digests
 
 CACHE_FORMAT = 1
 """Version of the shards' layout."""
-NOT_COMPARED = ("commit", "source.compiled", "source.calibration")
-"""Fields that are only told: the calibration counts by its content, wherever it lies."""
+NOT_COMPARED = ("commit", "source.compiled", "source.root", "source.calibration")
+"""Fields that are only told: files count by their content, wherever they lie."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class Fingerprint:
     training_version: str = training_version
     core_version: str = core_version
     commit: str = ""
-    """Of the code (`checkpoints.commit`)."""
+    """Of the code (`provenance.commit`)."""
 
     def check(self, wanted: "Fingerprint", name: str) -> None:
         """Require that shards of this fingerprint serve a run that wants another.
@@ -50,7 +49,7 @@ class Fingerprint:
         Raises:
             FileFormatError: they differ; the sentence names the first field, both values and the remedy.
         """
-        found, needed = _flat(as_record(self)), _flat(as_record(wanted))
+        found, needed = flat(as_record(self)), flat(as_record(wanted))
         for field, value in needed.items():
             more_than_needed = field == "clip_features" and found[field] and not value
             if field not in NOT_COMPARED and found[field] != value and not more_than_needed:
@@ -67,13 +66,11 @@ def fingerprint_of(config: CacheConfig) -> Fingerprint:
         CheckpointError: an encoder's file is damaged or missing, or lacks a part.
         FileNotFoundError: the calibration is missing.
     """
-    calibration = config.source.calibration
-    digest = "" if calibration is None else hashlib.sha256(calibration.read_bytes()).hexdigest()[:16]
     return Fingerprint(
         encoders=encoder_digests(config.encoders),
         shot=config.shot,
         source=config.source,
-        calibration_digest=digest,
+        calibration_digest=calibration_digest(config.source),
         dtype=config.dtype,
         clip_features=config.clip_features,
         places_per_shard=config.places_per_shard,
@@ -81,9 +78,17 @@ def fingerprint_of(config: CacheConfig) -> Fingerprint:
     )
 
 
-def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields under dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+def calibration_digest(config: SourceConfig) -> str:
+    """16 hex digits of a source's calibration file, "" without one.
+
+    Raises:
+        FileNotFoundError: the calibration is missing.
+    """
+    if config.calibration is None:
+        return ""
+    if not config.calibration.is_file():
+        raise FileNotFoundError(
+            f"There is no calibration {config.calibration}. Run cinescene-train calibrate, and name the file it writes "
+            "as cache.source.calibration."
+        )
+    return hashlib.sha256(config.calibration.read_bytes()).hexdigest()[:16]

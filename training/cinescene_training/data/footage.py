@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
 from cinescene_core.config import ViewConfig
 from cinescene_core.types import Trajectory, Views
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+"""Sides of a dataset. Rendered places belong to one by their seed (`render.splits`), others by `split.hold_out`."""
+WITH_SUBJECT, WITHOUT_SUBJECT = "whuman", "wohuman"
+"""The released dataset's folders; every clip's name says which it would stand in."""
 
 
 @dataclass(frozen=True, kw_only=True)

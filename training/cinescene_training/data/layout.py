@@ -278,13 +278,15 @@ def write_place(
     *,
     caption: str,
     caption_action_only: str,
+    caption_place_only: str | None = None,
 ) -> None:
     """Write one place in the released layout.
 
-    Videos are H.264 at a quality where most people see no loss, the panorama is a JPEG of quality 95. Two folders are
-    this project's own: `depth/wohuman/<scene>/<scene>_<NN>_<F>mm.npz` (array `depth`, float16) and
-    `mask/whuman/<scene>/<scene>_<NN>_<F>mm.npz` (array `mask`, 8 bits). The camera files come last, the one with the
-    subject at the very end: a place without it was cut short, the listing says so, and writing it again completes it.
+    Videos are H.264 at a quality where most people see no loss, the panorama is a JPEG of quality 95. This project's
+    own are `depth/wohuman/<scene>/<scene>_<NN>_<F>mm.npz` (array `depth`, float16),
+    `mask/whuman/<scene>/<scene>_<NN>_<F>mm.npz` (array `mask`, 8 bits) and `caption_place_only` beside the released
+    captions. The camera files come last, the one with the subject at the very end: a place without it was cut short,
+    the listing says so, and writing it again completes it.
 
     Args:
         root: the dataset's folder; made when missing.
@@ -292,9 +294,10 @@ def write_place(
         panorama: [h, w, 3], w = 2h, in 0..1, from the point where the clips start: level, its centre at the heading
             of their first frames.
         clips: the clips, taken one by one, so that a generator need not hold them all.
-        caption: what the clips with the subject show. Where it holds `caption_action_only` word by word, the rest
-            of it is the caption of the clips without.
+        caption: what the clips with the subject show.
         caption_action_only: what the subject does.
+        caption_place_only: what the clips without the subject show. Where it is not given, it is what `caption` says
+            beside `caption_action_only`, if that stands in it word by word.
 
     Raises:
         FileExistsError: the place is there, whole.
@@ -323,6 +326,8 @@ def write_place(
     if not paths:
         raise ValueError(f"{name} has no clips. A place needs at least one.")
     captions = {"caption": caption, "caption_action_only": caption_action_only}
+    if caption_place_only is not None:
+        captions["caption_place_only"] = caption_place_only
     with atomic_write(_made(files.captions)) as temporary:
         temporary.write_text(json.dumps(captions, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
     for variant in (WITHOUT_SUBJECT, WITH_SUBJECT):

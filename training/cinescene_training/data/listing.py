@@ -5,8 +5,9 @@
     video/{whuman,wohuman}/<scene>/<scene>_<NN>_<F>mm.mp4
     text/whuman/<scene>/action.json
 
-and, written only by this project, `depth/wohuman/...` and `mask/whuman/...` (see `layout.write_place`). Listing reads
-the headers of pictures and videos, the captions and the camera files; it decodes nothing.
+and, written only by this project, `depth/wohuman/...`, `mask/whuman/...` and the key `caption_place_only` in
+`action.json` (see `layout.write_place`). Listing reads the headers of pictures and videos, the captions and the camera
+files; it decodes nothing.
 """
 
 import re
@@ -24,11 +25,10 @@ from cinescene_core.panorama import check_equirectangular
 
 from .calibration import look_angles
 from .captions import read_texts, without_action
-from .footage import ClipItem, PlaceItem, Problem
+from .footage import WITH_SUBJECT, WITHOUT_SUBJECT, ClipItem, PlaceItem, Problem
 from .unreal import CameraFile, read_camera_file
 from .videos import VideoInfo, probe_video
 
-WITH_SUBJECT, WITHOUT_SUBJECT = "whuman", "wohuman"
 VARIANTS = (WITH_SUBJECT, WITHOUT_SUBJECT)
 START_METRES, START_DEGREES = 0.01, 0.5
 """How far the first frames of one place may be apart; the released ones differ by 0 m and up to 0.08 degrees."""
@@ -198,9 +198,11 @@ def _videos(files: SceneFiles, variant: str) -> tuple[set[str], list[Problem]]:
 
 
 def _caption(texts: dict[str, str], variant: str, files: SceneFiles) -> str:
-    """The caption of a variant; without the subject it may be empty, with it not."""
+    """The caption of a variant; without the subject, what is left of the other one if it is not stated, or empty."""
     caption = texts.get("caption", "").strip()
     if variant == WITHOUT_SUBJECT:
+        if "caption_place_only" in texts:
+            return texts["caption_place_only"].strip()
         return without_action(caption, texts.get("caption_action_only", ""))
     if not caption:
         where = files.captions.relative_to(files.root)

@@ -26,7 +26,7 @@ from cinescene_core.types import Trajectory, Views
 
 from .calibration import lens_degrees
 from .captions import read_texts
-from .footage import ClipItem, PlaceItem, Problem
+from .footage import WITH_SUBJECT, ClipItem, PlaceItem, Problem
 from .unreal import CameraFile, read_camera_file
 from .videos import VideoInfo, probe_video, read_frames
 
@@ -159,7 +159,9 @@ class MultiCamFootage:
             return []
         good = []
         for camera in sorted({*videos, *cameras.cameras}):
-            clip = ClipItem(name=f"{name}/whuman/{camera}", place=f"{name}/{camera}", caption=caption, has_subject=True)
+            clip = ClipItem(
+                name=f"{name}/{WITH_SUBJECT}/{camera}", place=f"{name}/{camera}", caption=caption, has_subject=True
+            )
             try:
                 info = _header(folder / "videos" / f"{camera}.mp4", cameras, camera)
             except ValueError as error:

@@ -25,7 +25,7 @@ from cinescene_core.types import Trajectory, Views
 from cinescene_core.views import photograph, slice_panorama
 
 from .captions import read_texts
-from .footage import ClipItem, PlaceItem, Problem
+from .footage import WITHOUT_SUBJECT, ClipItem, PlaceItem, Problem
 
 CAPTIONS = "captions.json"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
@@ -103,7 +103,7 @@ class PanoramaFootage:
             source = random.Random(int.from_bytes(digits[:8], "big"))
             self._headings[name] = round(source.uniform(-180, 180), 1)
             for number, turn in enumerate(_draw_turns(source, moves, paths), start=1):
-                clip = f"{name}/wohuman/{number:02d}_{turn.move}"
+                clip = f"{name}/{WITHOUT_SUBJECT}/{number:02d}_{turn.move}"
                 self._turns[clip] = turn
                 self._clips[clip] = ClipItem(name=clip, place=name, caption=captions.get(name, ""), has_subject=False)
 

@@ -8,20 +8,18 @@ import torch
 from ..config import CacheConfig
 from ..render.footage import RoomFootage
 from .calibration import load_calibration
-from .footage import ClipItem, Footage, PlaceItem, Problem
+from .footage import SPLITS, ClipItem, Footage, PlaceItem, Problem, Split
 from .layout import SceneDecoupledFootage
 from .multicam import MultiCamFootage
 from .panoramas import PanoramaFootage
 from .split import hold_out
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
     """One split of a source."""
 
-    split: str
+    split: Split
     footage: Footage
     places: tuple[PlaceItem, ...]
     """Of the footage, those on this side."""
@@ -38,7 +36,6 @@ class Source:
     """Every side of a source, and what was wrong with it before any was encoded."""
 
     sides: tuple[Side, ...]
-    """Without those that have no place."""
     problems: tuple[Problem, ...]
 
 
@@ -67,8 +64,8 @@ def open_source(config: CacheConfig, device: torch.device | str = "cpu") -> Sour
             "Lower source.validation_places."
         )
     split = hold_out(footage.places, validation=share, test=share, seed=source.split_seed)
-    sides = [_side(name, footage, getattr(split, name)) for name in SPLITS]
-    return Source(_with_places(sides), (*footage.problems, *_homeless(footage)))
+    sides = tuple(_side(name, footage, getattr(split, name)) for name in SPLITS)
+    return Source(sides, (*footage.problems, *_homeless(footage)))
 
 
 def _dataset(config: CacheConfig) -> Footage:
@@ -96,15 +93,12 @@ def _rooms(config: CacheConfig, device: torch.device | str) -> Source:
     """Rooms of every split; `split_seed` does not move them."""
     source = config.source
     counts = {"train": source.places, "validation": source.validation_places, "test": source.validation_places}
-    sides = []
-    for split in SPLITS:
-        if counts[split]:
-            footage = _room_footage(split, counts[split], config, device)
-            sides.append(Side(split, footage, tuple(footage.places)))
-    return Source(_with_places(sides), tuple(problem for side in sides for problem in side.footage.problems))
+    footage = {split: _room_footage(split, counts[split], config, device) for split in SPLITS}
+    sides = tuple(Side(split, rooms, tuple(rooms.places)) for split, rooms in footage.items())
+    return Source(sides, tuple(problem for side in sides for problem in side.footage.problems))
 
 
-def _room_footage(split: str, count: int, config: CacheConfig, device: torch.device | str) -> RoomFootage:
+def _room_footage(split: Split, count: int, config: CacheConfig, device: torch.device | str) -> RoomFootage:
     source, shot = config.source, config.shot
     return RoomFootage(
         split,
@@ -122,13 +116,9 @@ def _room_footage(split: str, count: int, config: CacheConfig, device: torch.dev
     )
 
 
-def _side(split: str, footage: Footage, names: Sequence[str]) -> Side:
+def _side(split: Split, footage: Footage, names: Sequence[str]) -> Side:
     places = {place.name: place for place in footage.places}
     return Side(split, footage, tuple(places[name] for name in names))
-
-
-def _with_places(sides: Sequence[Side]) -> tuple[Side, ...]:
-    return tuple(side for side in sides if side.places)
 
 
 def _homeless(footage: Footage) -> list[Problem]:

@@ -18,7 +18,7 @@ from cinescene_core.models.vggt import resize_for_vggt
 from ..render.places import sample_places
 from ..render.rendering import photographs, render
 from ..render.shots import SHOT_MOVES, sample_shot
-from ..render.splits import SPLITS, place_seed
+from ..render.splits import SPLIT_SEEDS, place_seed
 from ..seeds import generator_for
 from .vggt_loss import SceneTruth, scene_truth
 
@@ -269,7 +269,7 @@ def _clip(config: ClipsConfig, split: str, generator: torch.Generator, frames: i
 def _draw_place(courtyard_share: float, split: str, generator: torch.Generator) -> tuple[str, int]:
     """Kind and seed of a place; hardly ever the same twice."""
     kind = "courtyard" if _uniform(generator) < courtyard_share else "room"
-    return kind, place_seed(split, int(torch.randint(len(SPLITS[split]), (), generator=generator)))
+    return kind, place_seed(split, int(torch.randint(len(SPLIT_SEEDS[split]), (), generator=generator)))
 
 
 def _turn(rotation: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from .printing import compare, to_markdown
 from .run import evaluate, run_evaluate
 from .scores import VideoScores
 from .table import EvaluationRecord, MetricRow, MetricTable, read_table, write_table
+from .yardstick import Yardstick
 
 __all__ = [
     "EvaluationOptions",
@@ -18,6 +19,7 @@ __all__ = [
     "MetricRow",
     "MetricTable",
     "VideoScores",
+    "Yardstick",
     "compare",
     "evaluate",
     "read_table",

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from cinescene_core.cameras import inverse_pose
 from cinescene_core.models.vggt import VGGT, decode_poses, resize_for_vggt, vggt_size
-from cinescene_core.weights import nano_path, read_header
+from cinescene_core.weights import read_header
 from cinescene_core.weights.vggt import load_vggt
 
 from ..config import TrainingConfig
-from ..data.encoders import NANO
+from ..data.encoders import bundle_path
 
 
 class PoseEstimator(Protocol):
@@ -76,7 +76,7 @@ def open_estimator(
         network = load_vggt(path, heads=("camera",), dtype=_dtype(device), device=device)
         return VGGTEstimator(network, vggt_size(shot.width, shot.height))
     bundled = encoders.bundle is not None
-    own = nano_path() if encoders.bundle == NANO else encoders.bundle or encoders.vggt
+    own = encoders.vggt if encoders.bundle is None else bundle_path(encoders.bundle)
     assert own is not None
     prefix = "vggt." if bundled else ""
     if not any(name.startswith(f"{prefix}camera_head.") for name in read_header(own).tensors):

@@ -1,15 +1,16 @@
 """What an evaluation measures: which clips, from which noise, with which instruments."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from cinescene_core.checks import check_choice, check_positive
 from cinescene_core.config import TEMPORAL_STRIDE, SamplingConfig
+from cinescene_core.devices import default_device
 
 from ..config import ValidationConfig
+from ..data.footage import SPLITS, Split
 
-Split = Literal["train", "validation", "test"]
 Intervention = Literal["other_scene", "other_camera"]
 
 
@@ -42,10 +43,10 @@ class EvaluationOptions:
     """A VGGT with its camera head; None takes the run's own, where that has one."""
     interventions: tuple[Intervention, ...] = ()
     """Rows that film the same clips with an input of another clip: proof that the input is read."""
-    device: str = "cpu"
+    device: str = field(default_factory=default_device)
 
     def __post_init__(self) -> None:
-        check_choice("EvaluationOptions.split", self.split, get_args(Split))
+        check_choice("EvaluationOptions.split", self.split, SPLITS)
         for name in ("clips", "stride"):
             check_positive(f"EvaluationOptions.{name}", getattr(self, name))
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):

@@ -1,18 +1,15 @@
 """Tables of results as markdown: the paper's columns in the paper's order, and what must be read beside them."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from cinescene_core.metrics import Average
 
-from .table import MODEL, EvaluationRecord, Interval, MetricRow, MetricTable, paired_psnr
+from .table import MODEL, EvaluationRecord, Interval, MetricRow, MetricTable, differences, paired_psnr
 
 MISSING, UNDEFINED = "missing", "-"
 """No instrument measured it; it was measured, and no video has a value."""
-WHO = ("run", "digest", "checkpoint", "commit", "machine", "num_views")
-"""Fields of a protocol that may differ between runs that are compared."""
 
 
 @dataclass(frozen=True)
@@ -86,38 +83,60 @@ def to_markdown(table: MetricTable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def compare(runs: Sequence[tuple[str, MetricTable]]) -> str:
-    """The model's row of several runs in the paper's columns, with paired differences in PSNR to the first.
+def compare(
+    runs: Sequence[tuple[str, MetricTable]], against: str | None, called: Mapping[str, str] | None = None
+) -> str:
+    """The model's row of several runs in the paper's columns, with paired gains in PSNR.
 
-    Where the protocols differ, the text names the fields: such numbers do not compare.
+    Where the conditions or instruments differ, the text names them: such numbers do not compare.
 
     Args:
-        runs: (name, table), one or more; the first is what the others are compared with.
+        runs: (name, table), one or more.
+        against: name of the run whose PSNR the gains are over; None prints no gains.
+        called: name of every run to what the paper calls it; None leaves the column out.
 
     Raises:
-        ValueError: no run, or a table without the model's row.
+        ValueError: no run, none that is called `against`, or a table without the model's row.
     """
     if not runs:
         raise ValueError("There is nothing to compare; give the tables of one or more runs.")
     names, tables = [name for name, _ in runs], [table for _, table in runs]
+    if against is not None and against not in names:
+        raise ValueError(f"There is no run '{against}' to compare with; name one of {', '.join(names)}.")
     rows = [_model_row(name, table) for name, table in runs]
-    lines = _block(names, PAPER, rows, tables)
-    first = tables[0]
-    plain = [UNDEFINED, *(_gain(first, table, "psnr") for table in tables[1:])]
-    decoded = [UNDEFINED, *(_gain(first, table, "psnr_decoded") for table in tables[1:])]
-    gains = [(f"PSNR against {names[0]}, same clips [95 %]", plain), ("the same, to the VAE's truth", decoded)]
+    labels = [] if called is None else [("In the paper", [called[name] for name in names])]
+    lines = _block(names, PAPER, rows, tables, labels)
+    first_name, first = runs[0] if against is None else (against, tables[names.index(against)])
+    gains = [] if against is None else _gains(names, tables, against)
     lines += ["", "Read beside:", "", *_block(names, BESIDE, rows, tables, gains)]
     notes = [*_how(first.protocol), *_measured_by(first)]
     for name, table in runs:
         notes.append(f"- {name}: {_by(table.protocol)}.")
-        ours, theirs = dataclasses.asdict(first.protocol), dataclasses.asdict(table.protocol)
-        differing = [field for field in ours if field not in WHO and ours[field] != theirs[field]]
+        differing = differences(first, table)
         if differing:
-            listed = ", ".join(f"{field} {theirs[field]} (not {ours[field]})" for field in differing)
-            notes.append(f"- **{name} does not compare with {names[0]}**: {listed}.")
+            notes.append(f"- **{name} does not compare with {first_name}**: {', '.join(differing)}.")
     reasons = [reason for table in tables for reason in _reasons(table)]
     lines += ["", *notes, *dict.fromkeys(reasons), *(f"- {note}" for note in NOTES)]
     return "\n".join(lines) + "\n"
+
+
+def _gains(names: Sequence[str], tables: Sequence[MetricTable], against: str) -> list[tuple[str, list[str]]]:
+    """Columns of text: how much better than one of the runs each is on the clips that both filmed."""
+    base = tables[names.index(against)]
+    fields: tuple[tuple[str, Literal["psnr", "psnr_decoded"]], ...] = (
+        (f"PSNR against {against}, same clips [95 %]", "psnr"),
+        ("the same, to the VAE's truth", "psnr_decoded"),
+    )
+    return [
+        (
+            title,
+            [
+                UNDEFINED if name == against else _gain(base, table, field)
+                for name, table in zip(names, tables, strict=True)
+            ],
+        )
+        for title, field in fields
+    ]
 
 
 def _block(
@@ -174,7 +193,7 @@ def _how(protocol: EvaluationRecord) -> list[str]:
     camera = f"N = {protocol.compared_frames} frames, stride {protocol.stride}, estimator: "
     return [
         f"- {protocol.clips} clips of {protocol.split}, {protocol.num_frames} frames of {protocol.width} x "
-        f"{protocol.height}, {protocol.num_views} views; noise of seeds {seeds}.",
+        f"{protocol.height}; noise of seeds {seeds}.",
         f"- Sampled in {protocol.steps} steps of {protocol.solver}, guidance {protocol.guidance:g}, "
         f"shift {protocol.shift:g}.",
         f"- Camera errors: {camera}{protocol.estimator or 'none'}.",
@@ -184,8 +203,8 @@ def _how(protocol: EvaluationRecord) -> list[str]:
 def _by(protocol: EvaluationRecord) -> str:
     """What was measured, by which code, where."""
     return (
-        f"checkpoint {protocol.checkpoint} of run {protocol.run} (configuration {protocol.digest}), measured by commit "
-        f"{protocol.commit or 'unknown'} on {protocol.machine}"
+        f"checkpoint {protocol.checkpoint} of run {protocol.run} (configuration {protocol.digest}), shown "
+        f"{protocol.num_views} views, measured by commit {protocol.commit or 'unknown'} on {protocol.machine}"
     )
 
 

@@ -1,5 +1,7 @@
 """`cinescene-train evaluate`: films clips of a split with a checkpoint and measures them against their true frames."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from cinescene_core.types import Autoencoder
 from cinescene_core.video import contact_sheet, decode_video, save_image
 
 from ..callbacks import SHEET_FRAMES
-from ..checkpoints import commit, machine
+from ..checkpoints import identity
 from ..config import TrainingConfig
 from ..data.cache import EncodedCache
 from ..data.encoders import load_vae
@@ -24,6 +26,7 @@ from ..data.sources import Side, open_source
 from ..export import load_trained
 from ..network import SceneNetwork
 from ..precision import keep_in_float32
+from ..provenance import commit, machine
 from ..render.footage import RoomFootage
 from ..samples import ClipBatch, chosen_clips, held_out_sample
 from ..sampling import sample_clip
@@ -180,29 +183,13 @@ def film_and_measure(
 
 def make_table(scores: Sequence[VideoScores], bench: Bench, checkpoint: str) -> MetricTable:
     """Rows, with everything that must be known beside them."""
-    config, options, shot = bench.config, bench.options, bench.config.cache.shot
-    sampling = options.sampling(config.validation)
-    counts = config.objective.view_counts
-    protocol = EvaluationRecord(
-        run=config.name,
-        digest=config.digest(),
-        checkpoint=checkpoint,
-        commit=commit(),
-        machine=machine(),
-        split=options.split,
+    shot = bench.config.cache.shot
+    protocol = protocol_of(
+        bench.config,
+        bench.options,
         clips=len({video.clip for video in scores}),
-        seeds=options.seeds,
-        width=shot.width,
-        height=shot.height,
-        num_frames=shot.num_frames,
-        num_views=max(counts) if counts else shot.num_views,
-        steps=sampling.steps,
-        guidance=sampling.guidance,
-        shift=sampling.shift,
-        solver=sampling.solver,
-        compared_frames=compared_frames(shot.num_frames, options.stride),
-        stride=options.stride,
         estimator="" if bench.tools.estimator is None else bench.tools.estimator.name,
+        checkpoint=checkpoint,
     )
     rendered = isinstance(bench.side.footage, RoomFootage)
     with_subject = any(video.has_subject for video in scores)
@@ -215,6 +202,62 @@ def make_table(scores: Sequence[VideoScores], bench: Bench, checkpoint: str) -> 
     )
 
 
+def protocol_of(
+    config: TrainingConfig, options: EvaluationOptions, *, clips: int, estimator: str, checkpoint: str
+) -> EvaluationRecord:
+    """Under what conditions a run is measured, here and now.
+
+    Args:
+        config: the run.
+        options: clips, noise and sampling.
+        clips: how many are filmed.
+        estimator: name of what measures the poses, or nothing.
+        checkpoint: what to call the network.
+
+    Raises:
+        CheckpointError, FileNotFoundError: as `identity_digest`.
+        ValueError: an impossible number of steps, guidance or shift.
+    """
+    shot, sampling = config.cache.shot, options.sampling(config.validation)
+    return EvaluationRecord(
+        run=config.name,
+        digest=config.digest(),
+        identity=identity_digest(config),
+        checkpoint=checkpoint,
+        commit=commit(),
+        machine=machine(),
+        split=options.split,
+        clips=clips,
+        seeds=options.seeds,
+        width=shot.width,
+        height=shot.height,
+        num_frames=shot.num_frames,
+        num_views=shot.num_views,
+        steps=sampling.steps,
+        guidance=sampling.guidance,
+        shift=sampling.shift,
+        solver=sampling.solver,
+        compared_frames=compared_frames(shot.num_frames, options.stride),
+        stride=options.stride,
+        estimator=estimator,
+    )
+
+
+def identity_digest(config: TrainingConfig) -> str:
+    """16 hex digits of all that decides a run's result: its settings, and the content of the files it reads.
+
+    Raises:
+        CheckpointError: an encoder's file or the base file is missing or damaged.
+        FileNotFoundError: the calibration is missing.
+    """
+    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def variant_of(intervention: str) -> str:
+    """The variant that an intervention's videos are, and the name of their row."""
+    return f"{MODEL}, {intervention.replace('_', ' ')}"
+
+
 def _videos_of(
     network: SceneNetwork, bench: Bench, index: int
 ) -> Iterator[tuple[VideoScores, Tensor | None, Truth | None]]:
@@ -222,7 +265,7 @@ def _videos_of(
     options, cache = bench.options, bench.cache
     item, objective = cache.items[index], bench.config.objective
     jobs: list[tuple[str, int | None]] = [(VAE, None), *((MODEL, seed) for seed in options.seeds)]
-    jobs += [(_named(name), seed) for name in options.interventions for seed in options.seeds]
+    jobs += [(variant_of(name), seed) for name in options.interventions for seed in options.seeds]
     try:
         truth = read_truth(bench.side.footage, item, bench.config.cache.shot)
     except (ValueError, OSError) as error:
@@ -230,7 +273,7 @@ def _videos_of(
             yield failed_video(item, str(error), variant=variant, seed=seed), None, None
         return
     clip = cache.sample(index)
-    others = {_named(name): (INTERVENTIONS[name], partner_of(cache, index, name)) for name in options.interventions}
+    others = {variant_of(name): (INTERVENTIONS[name], partner_of(cache, index, name)) for name in options.interventions}
     decoded = None
     for variant, seed in jobs:
         if seed is None:
@@ -255,11 +298,6 @@ def _sampled(network: SceneNetwork, batch: ClipBatch, bench: Bench) -> Tensor:
     mixed = bench.config.run.precision == "bf16-mixed" and bench.device.type == "cuda"
     with torch.autocast(bench.device.type, torch.bfloat16, enabled=mixed):
         return sample_clip(network, batch.to(bench.device), bench.cache.empty_text(), sampling)
-
-
-def _named(intervention: str) -> str:
-    """The row of an intervention."""
-    return f"{MODEL}, {intervention.replace('_', ' ')}"
 
 
 def _by_variant(scores: Sequence[VideoScores]) -> list[VideoScores]:

@@ -25,6 +25,8 @@ MODEL, VAE = "model", "VAE"
 RESAMPLES = 2000
 """Draws of the bootstrap."""
 CONFIDENCE = 0.95
+WHO = ("run", "digest", "identity", "checkpoint", "commit", "machine", "num_views")
+"""Fields of a protocol that may differ between runs that are compared."""
 
 Interval = tuple[float, float]
 
@@ -37,6 +39,8 @@ class EvaluationRecord:
     """Name of the configuration."""
     digest: str
     """Of the configuration."""
+    identity: str
+    """16 hex digits of all that decides the run's result: its settings, and the content of the files it read."""
     checkpoint: str
     commit: str
     machine: str
@@ -198,21 +202,28 @@ def paired_psnr(
     """How many dB the second model is better on the clips that both have filmed.
 
     Pairs leave the difficulty of the clips out, so that far smaller differences show than by comparing intervals.
+    A clip that both film without any error, at infinite dB, is a difference of zero.
 
     Args:
         first, second: evaluations of two models.
         field: of `VideoScores`.
 
     Returns:
-        Mean difference over clips, its 95 % interval over places, and the number of clips; None without a common clip.
+        Mean difference over clips, its 95 % interval over places, and the number of clips; None without a common clip,
+        and where each model films a clip without any error that the other does not.
     """
     ours, theirs = _by_clip(second, field), _by_clip(first, field)
     common = sorted(ours.keys() & theirs.keys())
     if not common:
         return None
-    differences = [(clip[1], ours[clip] - theirs[clip]) for clip in common]
-    mean = math.fsum(value for _, value in differences) / len(differences)
-    return mean, interval_over_places(differences), len(differences)
+    gains = [
+        (place, 0.0 if ours[clip, place] == theirs[clip, place] else ours[clip, place] - theirs[clip, place])
+        for clip, place in common
+    ]
+    if {math.inf, -math.inf} <= {gain for _, gain in gains}:
+        return None
+    mean = math.fsum(gain for _, gain in gains) / len(gains)
+    return mean, interval_over_places(gains), len(gains)
 
 
 def _by_clip(table: MetricTable, field: str) -> dict[tuple[str, str], float]:
@@ -223,6 +234,24 @@ def _by_clip(table: MetricTable, field: str) -> dict[tuple[str, str], float]:
             found.setdefault((video.clip, video.place), []).append(getattr(video, field))
     means = {clip: average(values).value for clip, values in found.items()}
     return {clip: mean for clip, mean in means.items() if mean is not None}
+
+
+def differences(first: MetricTable, second: MetricTable) -> list[str]:
+    """What keeps the numbers of two tables from comparing: conditions or instruments that are not the same.
+
+    A column that only one of them has is not among them: it shows as missing.
+
+    Returns:
+        For each such field what the second table has, and in brackets what the first has.
+    """
+    ours, theirs = dataclasses.asdict(first.protocol), dataclasses.asdict(second.protocol)
+    found = [
+        f"{name} {theirs[name]} (not {ours[name]})" for name in ours if name not in WHO and ours[name] != theirs[name]
+    ]
+    for name in first.instruments:
+        if name in second.instruments and first.instruments[name] != second.instruments[name]:
+            found.append(f"{name} by {second.instruments[name]} (not {first.instruments[name]})")
+    return found
 
 
 def write_table(table: MetricTable, path: Path) -> None:
@@ -252,7 +281,7 @@ def read_table(path: Path) -> MetricTable:
     except (OSError, ValueError) as error:
         reason = str(error).rstrip(".")
         raise FileFormatError(
-            f"{path} is no table of an evaluation: {reason}. Run cinescene-train evaluate again."
+            f"{path} is no table of an evaluation: {reason}. Delete it, and measure the run again."
         ) from error
 
 

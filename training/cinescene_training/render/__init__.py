@@ -6,12 +6,12 @@ from .footage import RoomFootage
 from .places import Places, sample_places
 from .rendering import Rendering, photographs, render, render_panorama
 from .shots import ShotPlan, sample_shot, sample_shots
-from .splits import SPLITS, place_seed
+from .splits import SPLIT_SEEDS, place_seed
 from .tracing import SKY_DISTANCE
 
 __all__ = [
     "SKY_DISTANCE",
-    "SPLITS",
+    "SPLIT_SEEDS",
     "VOCABULARY",
     "Flow",
     "Places",

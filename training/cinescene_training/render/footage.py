@@ -11,7 +11,7 @@ from cinescene_core.checks import check_choice
 from cinescene_core.config import ViewConfig
 from cinescene_core.types import Trajectory, Views
 
-from ..data.footage import ClipItem, PlaceItem, Problem
+from ..data.footage import WITH_SUBJECT, WITHOUT_SUBJECT, ClipItem, PlaceItem, Problem
 from .captions import KINDS
 from .layout import MOVES
 from .places import Places, sample_places
@@ -22,9 +22,6 @@ from .splits import place_seed
 _shots = functools.lru_cache(maxsize=512)(sample_shots)
 _one_place = functools.lru_cache(maxsize=64)(lambda seed, kind: sample_places([seed], kind))
 # Frames, masks and depth of one clip ask for the same plan and place one after the other.
-
-WITH_SUBJECT, WITHOUT_SUBJECT = "whuman", "wohuman"
-"""Folder names of the released dataset."""
 
 
 class RoomFootage:

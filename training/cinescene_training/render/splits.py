@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from cinescene_core.checks import check_choice
 
-SPLITS: Mapping[str, range] = MappingProxyType(
+SPLIT_SEEDS: Mapping[str, range] = MappingProxyType(
     {
         "train": range(0, 2**40),
         "validation": range(2**40, 2**40 + 2**20),
@@ -21,8 +21,8 @@ def place_seed(split: str, index: int) -> int:
     Raises:
         ValueError: no such split, or the split has no place of that number.
     """
-    check_choice("split", split, SPLITS)
-    seeds = SPLITS[split]
+    check_choice("split", split, SPLIT_SEEDS)
+    seeds = SPLIT_SEEDS[split]
     if not 0 <= index < len(seeds):
         raise ValueError(
             f"The {split} split has places 0 to {len(seeds) - 1}; got place {index}. Ask for one of those."

@@ -1,19 +1,20 @@
 """Rendered places as files in the released layout, so that they and the real dataset are read by the same code."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ..data.footage import PlaceItem
+from ..data.footage import WITH_SUBJECT, WITHOUT_SUBJECT, PlaceItem
 from ..data.layout import PlaceClip, write_place
 from ..data.listing import SceneFiles
-from .footage import WITH_SUBJECT, WITHOUT_SUBJECT, RoomFootage
+from .blender import BlenderJob, render_blender
+from .footage import RoomFootage
 
-OnPlace = Callable[[int, int], None]
-"""Told (places done, places in all)."""
+OnProgress = Callable[[int, int], None]
+"""Told (done, in all)."""
 
 
-def write_rooms(root: str | os.PathLike[str], footage: RoomFootage, on_place: OnPlace | None = None) -> int:
+def write_rooms(root: str | os.PathLike[str], footage: RoomFootage, on_place: OnProgress | None = None) -> int:
     """Write every place of a footage that does not stand yet; goes on where it was stopped.
 
     Args:
@@ -29,7 +30,7 @@ def write_rooms(root: str | os.PathLike[str], footage: RoomFootage, on_place: On
     """
     written = 0
     for done, place in enumerate(footage.places, start=1):
-        if not SceneFiles(Path(root), place.name).camera_file(WITH_SUBJECT).exists():
+        if not _stands(root, place.name):
             plan = footage.plan(f"{place.name}/{WITH_SUBJECT}/01")
             write_place(
                 root,
@@ -38,11 +39,34 @@ def write_rooms(root: str | os.PathLike[str], footage: RoomFootage, on_place: On
                 _clips(footage, place),
                 caption=plan.caption,
                 caption_action_only=plan.action_caption,
+                caption_place_only=plan.place_caption,
             )
             written += 1
         if on_place is not None:
             on_place(done, len(footage.places))
     return written
+
+
+def write_sets(jobs: Sequence[BlenderJob], on_picture: OnProgress | None = None) -> int:
+    """Render with Blender every place that does not stand yet; returns how many were written.
+
+    Raises:
+        ImportError, FileFormatError, PoseError, ValueError, OSError: as `render_blender`.
+    """
+    missing = [job for job in jobs if not _stands(job.root, job.name)]
+    for index, job in enumerate(missing):
+
+        def count(done: int, total: int, index: int = index) -> None:
+            if on_picture is not None:
+                on_picture(index * total + done, len(missing) * total)
+
+        render_blender(job, count)
+    return len(missing)
+
+
+def _stands(root: str | os.PathLike[str], place: str) -> bool:
+    """Whether a place was written whole: its last file is there."""
+    return SceneFiles(Path(root), place).camera_file(WITH_SUBJECT).exists()
 
 
 def _clips(footage: RoomFootage, place: PlaceItem) -> Iterator[PlaceClip]:
