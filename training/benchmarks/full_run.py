@@ -180,11 +180,7 @@ def gathered_gib(config: WanConfig) -> float:
 def host_gb(counted: Counted, processes: int = 8) -> dict[str, float]:
     """Memory of a machine's host under FSDP, by when it is needed."""
     network = 4 * counted.parameters / GB
-    averages = 4 * counted.trained / GB
-    return {
-        "start": processes * 2 * network,
-        "checkpoint": network + 8 * counted.trained / GB + processes * averages,
-    }
+    return {"start": processes * network, "checkpoint": network + 12 * counted.trained / GB}
 
 
 def caching() -> dict[str, tuple[int, float]]:
@@ -323,9 +319,9 @@ layers outside the blocks. The first column of the 1.3B model is
 |---|---|---|---|
 {host}
 
-Every process builds the whole network in the host's memory, and holds it twice while a base file is given its
-projectors; then it moves to the devices. For a checkpoint the first process gathers weights and Adam's moments, and
-every process the averaged weights. Left out: the file being read, and the processes that read samples.
+Every process builds the whole network in the host's memory; then it moves to the devices. For a checkpoint the first
+process gathers weights, Adam's moments and averaged weights. Left out: the file being read, and the processes that read
+samples.
 
 ## Before training: the cache
 

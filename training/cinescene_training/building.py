@@ -7,7 +7,6 @@ from torch import nn
 
 from cinescene_core.checks import CheckpointError
 from cinescene_core.config import CineSceneConfig
-from cinescene_core.models.conditioning import start_conditioning
 from cinescene_core.models.wan import CineSceneTransformer
 from cinescene_core.weights import load_transformer
 
@@ -90,13 +89,13 @@ def check_same_modes(config: ModelConfig, record: CineSceneConfig, path: Path) -
 
 
 def with_projectors(model: CineSceneTransformer) -> CineSceneTransformer:
-    """The same network with a projector in every block; where a file has folded them they start at identity."""
-    if any(".projector." in name for name, _ in model.named_parameters()):
-        return model
-    whole = CineSceneTransformer(model.config)
-    start_conditioning(whole)
-    whole.load_state_dict(model.state_dict(), strict=False)
-    return whole
+    """The network with a projector in every block, in place; where a file has folded them they start at identity."""
+    for block in model.blocks:
+        if isinstance(block.projector, nn.Identity):
+            block.projector = nn.Linear(model.config.width, model.config.width)
+            nn.init.eye_(block.projector.weight)
+            nn.init.zeros_(block.projector.bias)
+    return model
 
 
 def mark_trainable(network: nn.Module, names: tuple[str, ...]) -> None:

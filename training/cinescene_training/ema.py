@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed import get_rank, is_initialized
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -70,7 +71,12 @@ class ExponentialAverage(pl.Callback):
                 self.averages[name] = weight
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "averages": {name: _whole(value) for name, value in self.averages.items()}}
+        averages = {}
+        for name, value in self.averages.items():
+            whole = _whole(value)  # gathering takes every device; one keeps it
+            if not is_initialized() or get_rank() == 0:
+                averages[name] = whole.cpu()
+        return {"steps": self.steps, "averages": averages}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps = state_dict["steps"]
@@ -83,7 +89,7 @@ def trained_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _whole(value: Tensor) -> Tensor:
-    return (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:

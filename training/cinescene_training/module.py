@@ -6,8 +6,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.nn.utils import get_total_norm
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -21,6 +19,7 @@ from .precision import keep_in_float32
 from .samples import PADDING, ClipBatch
 from .schedule import learning_rate_factor
 from .sharding import shard
+from .strategies import gradient_norm
 
 
 class ShotModule(pl.LightningModule):
@@ -46,7 +45,6 @@ class ShotModule(pl.LightningModule):
         self.network, self.base_record = build_network(
             self.config.model, self.config.run.seed, guided=self.config.objective.guide_weight > 0
         )
-        self.record = run_record(self.config)  # once: the files it reads may move while the run goes on
         self.network.transformer.gradient_checkpointing = self.config.model.gradient_checkpointing
         if self.config.run.precision == "bf16-mixed":
             keep_in_float32(self.network)
@@ -56,6 +54,9 @@ class ShotModule(pl.LightningModule):
         if self.config.run.strategy == "fsdp":
             assert self.device_mesh is not None
             shard(self.network, self.device_mesh)
+
+    def on_fit_start(self) -> None:
+        self.record = run_record(self.config)  # once: the files it reads may move while the run goes on
 
     def forward(self, batch: ClipBatch) -> Tensor:
         """Velocity [b, 16, t, h, w] of a batch."""
@@ -78,9 +79,7 @@ class ShotModule(pl.LightningModule):
             mean = torch.stack([losses[name] for losses in self.losses]).mean()
             self.log(f"train/{name}", mean, prog_bar=True, sync_dist=True)
         self.losses.clear()
-        gradients = [p.grad for _, p in trained_parameters(self) if p.grad is not None]
-        norm = get_total_norm(gradients)
-        self.log("train/gradient_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        self.log("train/gradient_norm", gradient_norm(self))
 
     def on_validation_epoch_start(self) -> None:
         self.sums = torch.zeros(len(self.config.validation.sigmas), 2, device=self.device, dtype=torch.float64)

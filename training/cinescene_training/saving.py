@@ -36,4 +36,4 @@ class RunCheckpoint(Checkpoint):
         step = trainer.global_step
         has_stepped, self.seen = step != self.seen, step
         if has_stepped and (step % self.every == 0 or step == trainer.max_steps):
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)

@@ -77,7 +77,9 @@ class ZeroPrecision(DeepSpeedPrecision):
 
     @contextmanager
     def forward_context(self) -> Generator[None, None, None]:
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+        # Without a cache, as Lightning's: gradients of a weight that is read twice add up in float32.
+        is_mixed = self.precision == "bf16-mixed"
+        with torch.autocast(self.device, torch.bfloat16, enabled=is_mixed, cache_enabled=False):
             yield
 
     def backward(self, tensor: Tensor, model: pl.LightningModule, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]

@@ -7,7 +7,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch.utils.data import DataLoader
 
 from .callbacks import ValidationVideos
@@ -19,6 +18,7 @@ from .module import ShotModule
 from .progress import ProgressLine
 from .samples import ClipBatch, RankedNumbers, TrainingSamples, ValidationSamples, shares, stack
 from .saving import LAST, RunCheckpoint
+from .strategies import strategy_of
 
 SPLITS_OF_STAGE = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
 
@@ -149,16 +149,3 @@ def callbacks_of(config: TrainingConfig) -> list[Callback]:
     if config.validation.videos:
         callbacks.append(ValidationVideos(config))
     return callbacks
-
-
-def strategy_of(config: TrainingConfig) -> Strategy | str:
-    """How devices share the work."""
-    run = config.run
-    if run.strategy == "ddp":
-        return DDPStrategy(gradient_as_bucket_view=True)  # else every gradient would be there twice
-    if run.strategy == "fsdp":
-        # One file a checkpoint, as without sharding: it resumes on any number of devices, and export reads it.
-        return ModelParallelStrategy(
-            data_parallel_size=run.devices * run.num_nodes, tensor_parallel_size=1, save_distributed_checkpoint=False
-        )
-    return run.strategy

@@ -33,15 +33,16 @@ class CameraHead(nn.Module):
         token = self.token_norm(camera)
         plain = nn.functional.layer_norm(token, token.shape[-1:], eps=1e-6)
         pose: Tensor | None = None
+        state = cast_like(self.empty_pose_tokens, token).expand(*token.shape[:2], -1)
         history = []
         for _ in range(self.iterations):
-            state = cast_like(self.empty_pose_tokens, token).expand(*token.shape[:2], -1) if pose is None else pose
             shift, scale, gate = self.poseLN_modulation(self.embed_pose(state)).chunk(3, dim=-1)
             x = token + gate * (plain * (1 + scale) + shift)
             for block in self.trunk:
                 x = block(x)
             delta = self.pose_branch(self.trunk_norm(x))
             pose = delta if pose is None else pose + delta
+            state = pose.detach()  # in training each refinement learns from its own error
             # Only the answer is kept from going below zero, not what the next iteration reads.
             history.append(torch.cat([pose[..., :7], pose[..., 7:].relu()], dim=-1))
         return torch.stack(history)
