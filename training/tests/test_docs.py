@@ -9,11 +9,25 @@ import yaml
 
 from cinescene_training.cli import build_parser
 from cinescene_training.config import load_config
+from cinescene_training.encoders.vae_module import VAETrainingConfig
+from cinescene_training.encoders.vggt_module import VGGTTrainingConfig
 from cinescene_training.render.options import load_render_config
+from cinescene_training.settings import build, read_settings
 
 TRAINING = Path(__file__).parents[1]
 CONFIGS = sorted((TRAINING / "configs").rglob("*.yaml"))
-LOADERS = {"shot": load_config, "render": load_render_config}
+
+
+def encoder_loader(kind):
+    return lambda path, overrides: build(kind, read_settings(path, overrides))
+
+
+LOADERS = {
+    "shot": load_config,
+    "render": load_render_config,
+    "vae": encoder_loader(VAETrainingConfig),
+    "vggt": encoder_loader(VGGTTrainingConfig),
+}
 """Of the tasks whose file a command here may name."""
 
 
@@ -37,8 +51,9 @@ def test_every_command_is_one_and_its_configuration_builds(command, monkeypatch)
     monkeypatch.chdir(TRAINING)
     options = build_parser().parse_args(shlex.split(command, comments=True)[1:])
     assert callable(options.run)
-    task = yaml.safe_load(options.config.read_text(encoding="utf-8")).get("task", "shot")
-    LOADERS[task](options.config, options.set)
+    if "config" in options:
+        task = yaml.safe_load(options.config.read_text(encoding="utf-8")).get("task", "shot")
+        LOADERS[task](options.config, options.set)
 
 
 def test_a_command_of_every_kind_of_advice_is_found():
