@@ -29,16 +29,16 @@ FIRST_LOG_VARIANCE = -6.0
 
 
 Activation = Callable[[Tensor, Tensor], Tensor]
-"""x [b, c, t, h, w] and the norm's gain [c, 1, 1, 1] to what the next convolution reads."""
+"""x [b, c, t, h, w] and a gain [c, 1, 1, 1] to what the next convolution reads."""
 
 
 def norm_silu(x: Tensor, gain: Tensor) -> Tensor:
-    """RMS norm over the channels, its gain, and SiLU: what stands in front of every convolution of a residual layer.
+    """x over its length along the channels, times gain, and SiLU: what stands in front of every convolution of a layer.
 
     A third of a training step goes here; compiled, it takes a third of the time.
     """
     length = x.float().square().sum(1, keepdim=True).clamp(min=1e-24).rsqrt().to(x.dtype)
-    return silu(x * length * (gain * len(gain) ** 0.5).to(x.dtype))
+    return silu(x * length * gain.to(x.dtype))
 
 
 def encode_clip(network: Any, pixels: Tensor, activation: Activation = norm_silu) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ def encode_clip(network: Any, pixels: Tensor, activation: Activation = norm_silu
     encoder = network.encoder
     x = _run(encoder.down_blocks, encoder.conv_in(pixels), activation)
     x = _middle(encoder.mid_block, x, activation)
-    x = encoder.conv_out(activation(x, encoder.norm_out.gamma))
+    x = encoder.conv_out(_activated(x, encoder.norm_out, activation))
     mean, log_variance = network.quant_conv(x).chunk(2, dim=1)
     return mean, log_variance.clamp(-30, 20)
 
@@ -82,7 +82,7 @@ def decode_latents(network: Any, latents: Tensor, activation: Activation = norm_
     x = _middle(decoder.mid_block, decoder.conv_in(network.post_quant_conv(latents)), activation)
     for block in decoder.up_blocks:
         x = _run([*block.resnets, *(block.upsamplers or ())], x, activation)
-    result: Tensor = decoder.conv_out(activation(x, decoder.norm_out.gamma))
+    result: Tensor = decoder.conv_out(_activated(x, decoder.norm_out, activation))
     return result
 
 
@@ -99,9 +99,15 @@ def _middle(block: Any, x: Tensor, activation: Activation) -> Tensor:
 
 def _residual(layer: Any, x: Tensor, activation: Activation) -> Tensor:
     """Two convolutions around a skip."""
-    inner = layer.conv2(activation(layer.conv1(activation(x, layer.norm1.gamma)), layer.norm2.gamma))
+    inner = layer.conv1(_activated(x, layer.norm1, activation))
+    inner = layer.conv2(_activated(inner, layer.norm2, activation))
     result: Tensor = layer.conv_shortcut(x) + inner
     return result
+
+
+def _activated(x: Tensor, norm: Any, activation: Activation) -> Tensor:
+    """Wan's RMS norm with its learned gain, and SiLU. The product is no Parameter, so one compilation serves all widths."""
+    return activation(x, norm.gamma * len(norm.gamma) ** 0.5)
 
 
 def _resampled(layer: Any, x: Tensor) -> Tensor:
