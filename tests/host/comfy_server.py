@@ -37,6 +37,25 @@ class ComfyPaths:
         """The server is not ours: it must not see this environment's packages. Small tensors need one thread."""
         return {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
+    def run_script(self, name: str, *arguments: object, **environment: str) -> str:
+        """Run a script of this folder in the host's Python, without a server; what it printed.
+
+        Raises:
+            RuntimeError: it failed.
+        """
+        command = [self.python, Path(__file__).parent / name, self.checkout, self.base, *arguments]
+        done = subprocess.run(
+            [str(part) for part in command],
+            cwd=self.checkout,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        return done.stdout
+
     def prepare(self) -> None:
         """Make the base directory, with this repository as a custom node."""
         for folder in ("custom_nodes", "models", "input", "output", "temp", "user/default"):

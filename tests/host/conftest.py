@@ -7,13 +7,12 @@ ComfyUI every test here is skipped.
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from comfy_server import REPOSITORY, ComfyPaths, Host
+from comfy_server import ComfyPaths, Host
 from tiny_files import write_tiny_files
 
 NEEDED = "needs a ComfyUI: set COMFYUI_PATH to a checkout and COMFYUI_PYTHON to its Python"
@@ -45,11 +44,5 @@ def host(comfy_paths: ComfyPaths) -> Iterator[Host]:
 def inside(comfy_paths: ComfyPaths) -> dict[str, Any]:
     """What `inside_host.py` measured, run once in a process with the host's own modules."""
     report = comfy_paths.base / "inside.json"
-    command = [str(comfy_paths.python), str(REPOSITORY / "tests/host/inside_host.py")]
-    command += [str(comfy_paths.checkout), str(comfy_paths.base), str(report)]
-    done = subprocess.run(
-        command, cwd=comfy_paths.checkout, env=comfy_paths.environment, capture_output=True, text=True, timeout=240
-    )
-    if done.returncode:
-        pytest.fail(f"inside_host.py failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    comfy_paths.run_script("inside_host.py", report)
     return json.loads(report.read_text(encoding="utf-8"))

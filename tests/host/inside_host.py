@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +50,7 @@ report: dict[str, Any] = {}
 def load_pack() -> Any:
     """Load the pack as the host does; return its package."""
     before = set(sys.modules)
-    start = time.process_time()
     loaded = asyncio.run(host_nodes.load_custom_node(str(PACK_FOLDER)))
-    report["import_seconds"] = time.process_time() - start
     report["loaded"] = bool(loaded)
     name = next(module for module in sys.modules if module.endswith("ComfyUI-CineScene"))
     new = {module.split(".")[0] for module in set(sys.modules) - before}

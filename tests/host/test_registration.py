@@ -110,8 +110,16 @@ def test_every_node_has_a_help_page(host, node_id):
     assert len(page) > 200
 
 
-def test_the_pack_starts_quickly(inside):
-    """Its own processor time, in a process where the host is already loaded; nothing heavy comes in with it."""
+def test_the_pack_starts_quickly(comfy_paths):
+    """Its own processor time, in a process where the host is already loaded.
+
+    The least of three: compiling the files at the first start, and whatever else the machine does, only add to it.
+    """
+    printed = [comfy_paths.run_script("import_time.py", PYTHONDONTWRITEBYTECODE="") for _ in range(3)]
+    seconds = [float(lines.splitlines()[-1]) for lines in printed]
+    assert min(seconds) < IMPORT_SECONDS, seconds
+
+
+def test_nothing_heavy_comes_in_with_the_pack(inside):
     assert inside["loaded"]
-    assert inside["import_seconds"] < IMPORT_SECONDS
     assert not {"diffusers", "transformers", "kornia", "scipy"} & set(inside["imported"])
