@@ -123,7 +123,7 @@ class WanConfig:
         return self.width // self.num_heads
 
 
-ContextAttention = Literal["joint", "cached"]
+ContextAttention = Literal["joint", "cached", "per_view"]
 PositionScheme = Literal["sequential", "paired", "single"]
 ContextTimestep = Literal["zero", "shared"]
 
@@ -166,7 +166,7 @@ class CineSceneConfig:
     def __post_init__(self) -> None:
         choices: dict[str, tuple[object, ...]] = {
             "format": (1,),
-            "context_attention": ("joint", "cached"),
+            "context_attention": ("joint", "cached", "per_view"),
             "positions": ("sequential", "paired", "single"),
             "context_timestep": ("zero", "shared"),
         }
@@ -176,10 +176,10 @@ class CineSceneConfig:
                     f"Checkpoint metadata: field '{name}' is {getattr(self, name)!r}; "
                     f"this version knows {list(allowed)}. Update CineScene, or export the checkpoint again."
                 )
-        if self.context_attention == "cached" and self.context_timestep != "zero":
+        if self.context_attention != "joint" and self.context_timestep != "zero":
             raise CheckpointError(
                 "Checkpoint metadata: fields 'context_attention' and 'context_timestep' contradict each other: "
-                "cached context needs timestep 'zero'."
+                f"{self.context_attention!r} context needs timestep 'zero'."
             )
         try:
             check_num_frames(self.num_frames)
