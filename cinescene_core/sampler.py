@@ -177,7 +177,7 @@ def sample_latents(
                 context_attention=context_attention,
             ).float()
 
-        return guided_velocity(predict, positive, negative, config.guidance)
+        return guided_velocity(predict, positive, negative, config.guidance_at(sigma))
 
     noise = make_noise(shape, config.seed).to(device)
     return denormalise_latents(denoise(velocity, noise, config, on_step=on_step, should_stop=should_stop))

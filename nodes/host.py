@@ -358,22 +358,31 @@ def own_solver(name: str) -> comfy.samplers.KSAMPLER:
     return comfy.samplers.KSAMPLER(follow)
 
 
+class IntervalGuider(comfy.samplers.CFGGuider):
+    """Guidance as `SamplingConfig` wants it: outside its interval the host leaves the negative branch out."""
+
+    config: SamplingConfig
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, *more: Any, **named: Any) -> Tensor:
+        self.set_cfg(self.config.guidance_at(float(timestep[0])))
+        return super().predict_noise(x, timestep, *more, **named)
+
+
 def sample(model: Any, positive: Any, negative: Any, latent: dict[str, Any], config: SamplingConfig) -> dict[str, Any]:
     """Denoise a LATENT by the host's own sampling, with the core's schedule and solver."""
     model = with_shift(model, config.shift)
     start = latent["samples"]
-    samples = comfy.sample.sample_custom(
-        model,
+    guider = IntervalGuider(model)
+    guider.config = config
+    guider.set_conds(positive, negative)
+    samples = guider.sample(
         comfy.sample.prepare_noise(start, config.seed, latent.get("batch_index")),
-        config.guidance,
+        start,
         own_solver(config.solver),
         flow_sigmas(config.steps, config.shift).float(),
-        positive,
-        negative,
-        start,
-        noise_mask=latent.get("noise_mask"),
+        denoise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, config.steps),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=config.seed,
     )
-    return {**latent, "samples": samples}
+    return {**latent, "samples": samples.to(comfy.model_management.intermediate_device())}

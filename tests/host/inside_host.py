@@ -237,6 +237,22 @@ def measure_batching() -> None:
     report["apart"] = difference(apart, together)
 
 
+def measure_interval() -> None:
+    """Outside the guidance interval the host computes one branch."""
+    model = own_load("tiny_cinescene.safetensors")
+    batches: list[list[float]] = []
+
+    def count(executor: Any, x: Tensor, timestep: Tensor, *rest: Any, **named: Any) -> Tensor:
+        batches.append([len(x), round(float(timestep[0]))])
+        return executor(x, timestep, *rest, **named)
+
+    counted = model.clone()
+    counted.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "count", count)
+    config = core_config.SamplingConfig(steps=STEPS, shift=1.0, solver="euler", guidance_low=0.4, guidance_high=0.8)
+    host.sample(counted, CONDITIONS["positive"], CONDITIONS["negative"], EMPTY, config)
+    report["interval"] = batches
+
+
 def measure_patches() -> None:
     """Block replacement and attention overrides, as other packs use them."""
     model = own_load("tiny_cinescene.safetensors")
@@ -479,6 +495,7 @@ MEASURES = (
     measure_sampling,
     measure_precision,
     measure_batching,
+    measure_interval,
     measure_patches,
     measure_cached,
     measure_weights,

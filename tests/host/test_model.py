@@ -48,6 +48,11 @@ def test_guidance_branches_together_or_apart_give_the_same_video(inside):
     assert inside["apart"] < SAME_VIDEO
 
 
+def test_guidance_outside_its_interval_is_not_computed(inside):
+    # Four steps of shift 1: sigma 1, 3/4, 1/2, 1/4; the interval is 0.4 to 0.8.
+    assert inside["interval"] == [[1, 1000], [2, 750], [2, 500], [1, 250]]
+
+
 def test_block_patches_are_called_and_decide(inside):
     assert inside["replaced_blocks"] == [1, 1, 1, 1]
     assert inside["replaced"] == 0
