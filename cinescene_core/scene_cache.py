@@ -17,12 +17,11 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from .checks import CheckpointError, FileFormatError
 from .config import ContextAttention
 from .files import atomic_write
-from .models.wan import Attention, CineSceneTransformer, KeysValues, SceneContext
+from .models.wan import CineSceneTransformer, KeysValues, SceneContext
 from .types import Context, content_digest
 from .weights.files import load_tensors, read_header
 
@@ -187,7 +186,6 @@ def build_scene_cache(
     *,
     stored: CacheType | None = None,
     place: CachePlace = "device",
-    attention: Attention = scaled_dot_product_attention,
 ) -> SceneCache:
     """Read a scene once, for every video of it.
 
@@ -197,7 +195,6 @@ def build_scene_cache(
         context_attention: `cached` or `per_view`, as the checkpoint was trained.
         stored: type of the stored values; None is the model's own.
         place: `device`: where the model is; `host`: in host memory, pinned where there is a GPU.
-        attention: as in `CineSceneTransformer.forward`.
 
     Raises:
         CheckpointError: the checkpoint was trained in mode `joint`, where a scene cannot be read alone.
@@ -210,7 +207,7 @@ def build_scene_cache(
         )
     stored = _type_name(model.patch_embedding.weight.dtype) if stored is None else stored
     blocks = []
-    for memory in model.read_context(embed_scene(model, context), context_attention, attention):
+    for memory in model.read_context(embed_scene(model, context), context_attention):
         block = StoredBlock(*(StoredTensor.of(tensor, stored) for tensor in memory))
         blocks.append(block if place == "device" else StoredBlock(*(tensor.moved(_to_host) for tensor in block)))
     identity = CacheIdentity(

@@ -262,6 +262,7 @@ class CineSceneTransformer(nn.Module):
         width = config.width
         self.config = config
         self.gradient_checkpointing = False
+        self.attention: Attention = scaled_dot_product_attention
         self.patch_embedding = operations.Conv3d(LATENT_CHANNELS, width, PATCH_SIZE, stride=PATCH_SIZE, **placement)
         self.text_embedding = nn.Sequential(
             operations.Linear(config.text_width, width, **placement),
@@ -290,7 +291,7 @@ class CineSceneTransformer(nn.Module):
         context: SceneContext | SceneMemory | None = None,
         context_timestep: Tensor | None = None,
         context_attention: ContextAttention = "joint",
-        attention: Attention = scaled_dot_product_attention,
+        attention: Attention | None = None,
     ) -> Tensor:
         """Predict the velocity `noise - video` of a noisy video.
 
@@ -305,7 +306,7 @@ class CineSceneTransformer(nn.Module):
                 context attends only to itself and does not read the prompt, so that nothing about
                 it depends on the video, the prompt or the step; `per_view`: each view, besides,
                 attends only to its own image and features.
-            attention: q, k, v of [b, heads, n, c] to [b, heads, n, c].
+            attention: in place of the model's own `attention`: q, k, v of [b, heads, n, c] to [b, heads, n, c].
 
         Returns:
             [b, 16, t, h, w] velocity.
@@ -338,7 +339,7 @@ class CineSceneTransformer(nn.Module):
         rotary = rotary_tables(positions, sizes["h"] // 2, sizes["w"] // 2, self.config.head_width, video.device)
         text = self.text_embedding(text)
         for index, memory in enumerate(memories):
-            tokens = self.run_block(index, tokens, segments, text, rotary, camera, attention, memory)
+            tokens = self.run_block(index, tokens, segments, text, rotary, camera, attention or self.attention, memory)
         patches = self.head(tokens[:, : segments[0].length], time)
         return rearrange(patches, "b (t r s) (p q c) -> b c t (r p) (s q)", t=sizes["t"], r=sizes["h"] // 2, p=2, q=2)
 
@@ -347,7 +348,7 @@ class CineSceneTransformer(nn.Module):
         self,
         context: SceneContext,
         context_attention: ContextAttention,
-        attention: Attention = scaled_dot_product_attention,
+        attention: Attention | None = None,
     ) -> Iterator[KeysValues]:
         """Run a context that attends only to itself through the blocks, once for every video that will read it.
 
@@ -365,7 +366,7 @@ class CineSceneTransformer(nn.Module):
         rotary = rotary_tables(context.positions, *context.size, self.config.head_width, tokens.device)
         blocks: Iterable[Any] = self.blocks
         for block in blocks:
-            tokens, memory = block.read_context(tokens, segment, rotary, attention)
+            tokens, memory = block.read_context(tokens, segment, rotary, attention or self.attention)
             yield memory
 
     def run_block(self, index: int, *inputs: Any) -> Tensor:
