@@ -7,8 +7,10 @@ prompt ─► text embedding ──────────────┘
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,14 +21,19 @@ from .context import build_context, check_request, check_shot, shuffled_order
 from .costs import CostMeter, StageCost
 from .devices import check_device, on_device
 from .latents import latent_frames
+from .memory import Networks, ShotSize, Stage, memory_told
 from .models.autoencoder import WanAutoencoder
+from .models.compiled import compile_blocks
 from .models.text import UMT5Encoder, VocabularyEncoder, check_prompt
 from .models.vggt import VGGT
 from .models.wan import CineSceneTransformer
 from .panorama import check_panorama
-from .sampler import sample_latents
-from .scene import encode_scene
+from .parallel import Ranks
+from .sampler import check_sharing, sample_latents
+from .scene import encode_scene, kept_scene_path, load_scene, save_scene
 from .scene_cache import CachePlace, CacheType, SceneCache, build_scene_cache
+from .selection import ViewSelection, check_selectable, select_views
+from .step_cache import StepCache
 from .types import Context, Scene, Trajectory, Views
 from .video import decode_video
 from .views import slice_panorama
@@ -75,6 +82,8 @@ class Shot:
     cache: SceneCache | None
     """What the video read of the scene; pass it on with the scene. None in mode joint, which has none."""
     costs: tuple[StageCost, ...]
+    selection: ViewSelection | None = None
+    """Which views the video read, where some were left out."""
 
 
 def load_nano(path: str | os.PathLike[str] | None = None) -> Models:
@@ -140,11 +149,22 @@ def encode_place(
     place: Tensor | Views,
     *,
     view_config: ViewConfig | None = None,
+    folder: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
     on_progress: OnProgress | None = None,
     meter: CostMeter | None = None,
 ) -> Scene:
-    """Encode a panorama or views once, for many shots; arguments as in `generate`, `meter` collects the costs."""
+    """Encode a panorama or views once, for many shots.
+
+    Args:
+        models, place, view_config, device, on_progress: as in `generate`.
+        folder: where scenes are kept; the same views and networks are not encoded twice.
+        meter: collects the costs.
+
+    Raises:
+        FileFormatError: the kept scene is damaged.
+        OSError: the folder is missing, or the disk is full.
+    """
     device = check_device(device)
     tell = on_progress or _silent
     meter = meter or CostMeter(device)
@@ -152,15 +172,24 @@ def encode_place(
         with meter.stage("views"):
             config = view_config or models.view_config()
             place = slice_panorama(place, config, on_view=lambda done, total: tell("views", done, total))
-    with meter.stage("scene"), on_device(models.vggt, device), on_device(models.vae, device):
-        return encode_scene(
+    vggt_size = (models.config.vggt_width, models.config.vggt_height)
+    kept = None if folder is None else kept_scene_path(folder, place, models.vggt, models.vae, vggt_size)
+    if kept is not None and kept.exists():
+        with meter.stage("scene"):
+            return load_scene(kept)
+    told = _told(models, device, "VGGT", "VAE encoder", views=place)
+    with told, meter.stage("scene"), on_device(models.vggt, device), on_device(models.vae, device):
+        scene = encode_scene(
             place,
             models.vggt,
             models.vae,
-            vggt_size=(models.config.vggt_width, models.config.vggt_height),
+            vggt_size=vggt_size,
             device=device,
             on_progress=lambda done, total: tell("scene", done, total),
         )
+    if kept is not None:
+        save_scene(scene, kept)
+    return scene
 
 
 @torch.no_grad()
@@ -189,7 +218,9 @@ def cache_scene(
         ValueError: the number of frames is not 4n + 1.
     """
     context = _slotted(models, scene, num_frames, shuffle_seed)
-    with on_device(models.transformer, check_device(device)):
+    size: dict[str, Any] = {"num_frames": num_frames, "stored": stored, "place": place}
+    told = _told(models, device, "scene cache", views=scene.views, **size)
+    with told, on_device(models.transformer, check_device(device)):
         return build_scene_cache(
             models.transformer, context, models.config.context_attention, stored=stored, place=place
         )
@@ -207,6 +238,10 @@ def generate(
     view_config: ViewConfig | None = None,
     shuffle_seed: int | None = None,
     cache: SceneCache | None = None,
+    select_above: float | None = None,
+    step_cache: StepCache | None = None,
+    compiled: bool = False,
+    ranks: Ranks | None = None,
     device: torch.device | str = "cpu",
     on_progress: OnProgress | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -223,6 +258,11 @@ def generate(
         view_config: how a panorama is cut; by default as the checkpoint was trained.
         shuffle_seed: shuffles the views behind the first (section 4.3); None keeps their order.
         cache: from an earlier shot of that scene, or from `cache_scene`.
+        select_above: leave out views of whose picture the path sees no more than this share; 0 leaves out what it never
+            sees. None reads all of them, as the checkpoint was trained.
+        step_cache: leaves out blocks where little changes from step to step.
+        compiled: compile the transformer's blocks in place; it pays from the second shot on.
+        ranks: the processes that film this shot together, from `parallel.joined`; each calls this alike.
         device: where the networks run; each is there only for its own stage.
         on_progress: told (stage, done, total).
         should_stop: asked between steps; True raises `Interrupted`.
@@ -232,17 +272,29 @@ def generate(
 
     Raises:
         ValueError: an input that the message names, before any work.
+        OutOfMemory: a stage takes more memory than there is; the message says what to change.
     """
     check_inputs(models, place, prompt, trajectory, view_config)
+    check_sharing(ranks, step_cache, compiled)
+    if select_above is not None:
+        check_selectable(place, select_above)
     meter, tell = CostMeter(check_device(device)), on_progress or _silent
     text, negative = _encode_text(models, (prompt, negative_prompt), meter, tell)
     if not isinstance(place, Scene):
         place = encode_place(models, place, view_config=view_config, device=device, on_progress=tell, meter=meter)
     context = _slotted(models, place, len(trajectory), shuffle_seed)
     if cache is None and models.config.context_attention != "joint":
-        with meter.stage("cache"), on_device(models.transformer, meter.device):
+        told = _told(models, device, "scene cache", views=place.views, num_frames=len(trajectory))
+        with told, meter.stage("cache"), on_device(models.transformer, meter.device):
             cache = build_scene_cache(models.transformer, context, models.config.context_attention)
-    with meter.stage("sampling"), on_device(models.transformer, meter.device):
+    selection = None
+    if select_above is not None:
+        selection = select_views(place, trajectory, context, select_above, models.transformer, models.config, text)
+    if compiled:
+        compile_blocks(models.transformer.blocks)
+    kept: dict[str, Any] = {} if cache is None else {"stored": cache.identity.stored, "place": cache.place}
+    told = _told(models, device, "sampling", views=place.views, num_frames=len(trajectory), **kept)
+    with told, meter.stage("sampling"), on_device(models.transformer, meter.device):
         latents = sample_latents(
             models.transformer,
             text,
@@ -253,11 +305,16 @@ def generate(
             context_timestep=models.config.context_timestep,
             context_attention=models.config.context_attention,
             cache=cache,
+            slots=None if selection is None else selection.slots,
+            step_cache=step_cache,
+            ranks=ranks,
             on_step=lambda done, total, _: tell("sampling", done, total),
             should_stop=should_stop,
         )
-    frames = _decode(models, latents, meter, tell)
-    return Shot(frames, trajectory.fps, latents.cpu(), place, cache, tuple(meter.costs))
+    told = _told(models, device, "VAE decoder", views=place.views, num_frames=len(trajectory), **kept)
+    with told:
+        frames = _decode(models, latents, meter, tell)
+    return Shot(frames, trajectory.fps, latents.cpu(), place, cache, tuple(meter.costs), selection)
 
 
 def check_inputs(
@@ -294,11 +351,26 @@ def _slotted(models: Models, scene: Scene, num_frames: int, shuffle_seed: int | 
     return build_context(scene, latent_frames(num_frames), models.config, order)
 
 
+def _told(
+    models: Models, device: torch.device | str, *stages: Stage, views: Views | None = None, **size: Any
+) -> AbstractContextManager[None]:
+    """Say in a sentence which of `stages` had too little memory; `views` and `size` are where the shot is its own."""
+    if views is not None:
+        size |= {"num_views": len(views), "width": views.size[0], "height": views.size[1]}
+    return memory_told(
+        lambda: Networks.of(models.transformer, models.vggt, models.vae, models.text),
+        lambda: ShotSize.trained(models.config, **size),
+        device,
+        *stages,
+    )
+
+
 def _encode_text(models: Models, prompts: Sequence[str], meter: CostMeter, tell: OnProgress) -> list[Tensor]:
     """One embedding per prompt."""
     rows: list[Tensor] = []
     tell("text", 0, len(prompts))
-    with meter.stage("text"), on_device(models.text, meter.device):
+    told = _told(models, meter.device, "text encoder")
+    with told, meter.stage("text"), on_device(models.text, meter.device):
         for prompt in prompts:
             rows.append(models.text.encode(prompt))
             tell("text", len(rows), len(prompts))

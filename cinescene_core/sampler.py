@@ -6,8 +6,9 @@ The flow mixes picture and noise, `(1 - sigma) * latents + sigma * noise`; the n
 velocity `noise - latents`, and sampling follows it from sigma 1 to 0.
 """
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,8 +17,12 @@ from .checks import Interrupted, ShapeError, check_shape
 from .config import SPATIAL_STRIDE, ContextAttention, ContextTimestep, SamplingConfig
 from .context import check_one_lens
 from .latents import denormalise_latents, latent_shape
-from .models.wan import CineSceneTransformer, SceneContext
+from .models.compiled import is_compiled
+from .models.wan import CineSceneTransformer, SceneContext, SceneMemory
+from .parallel import Ranks
 from .scene_cache import SceneCache, build_scene_cache, check_scene_cache, embed_scene
+from .selection import keep_slots
+from .step_cache import StepCache
 from .types import Context, Trajectory
 
 TIMESTEPS = 1000
@@ -82,7 +87,11 @@ def denoise(
 
 
 def guided_velocity(
-    predict: Callable[[Tensor], Tensor], positive: Tensor, negative: Tensor | None, guidance: float
+    predict: Callable[[Tensor], Tensor],
+    positive: Tensor,
+    negative: Tensor | None,
+    guidance: float,
+    each: Callable[[Callable[[Tensor], Tensor], Sequence[Tensor]], Iterable[Tensor]] = map,
 ) -> Tensor:
     """Classifier-free guidance on the text alone: scene and camera are part of `predict` in both branches.
 
@@ -91,6 +100,7 @@ def guided_velocity(
         positive, negative: [b, l, width] prompt embeddings; the negative one may miss at guidance 1.
         guidance: 1 gives the positive branch, which then is the only one computed; more goes
             beyond it, away from the negative branch.
+        each: computes both branches: one after the other, or each elsewhere (`Ranks.each`).
 
     Raises:
         ValueError: guidance without a negative embedding.
@@ -101,7 +111,7 @@ def guided_velocity(
         raise ValueError(
             f"Guidance {guidance:g} needs an embedding of the negative prompt; encode '' for none, or use guidance 1."
         )
-    wanted, unwanted = predict(positive), predict(negative)
+    wanted, unwanted = each(predict, (positive, negative))
     return unwanted + guidance * (wanted - unwanted)
 
 
@@ -117,6 +127,9 @@ def sample_latents(
     context_timestep: ContextTimestep = "zero",
     context_attention: ContextAttention = "joint",
     cache: SceneCache | None = None,
+    slots: Sequence[int] | None = None,
+    step_cache: StepCache | None = None,
+    ranks: Ranks | None = None,
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Tensor:
@@ -133,18 +146,23 @@ def sample_latents(
         config: steps, guidance, shift, solver and seed.
         context_timestep, context_attention: as the checkpoint was trained, see `CineSceneConfig`.
         cache: of this scene and model, from an earlier shot; None makes one where the mode has it.
+        slots: of the context, which the video reads (`selection.seen_slots`); None is all.
+        step_cache: leaves out blocks where little changes from step to step.
+        ranks: the processes that share the work, each of which calls this with the same arguments.
         on_step, should_stop: as in `denoise`; latents are normalised there.
 
     Returns:
         [1, 16, t, h/8, w/8] float32 raw VAE latents on the model's device.
 
     Raises:
-        ValueError: the trajectory is not 4n + 1 frames long, its lens changes, or guidance lacks its negative.
+        ValueError: the trajectory is not 4n + 1 frames long, its lens changes, guidance lacks its negative, or
+            processes share each forward and were given a step cache or compiled blocks.
         ShapeError: trajectory, scene and prompt do not fit each other or the model.
         CheckpointError: the cache is another scene's, model's or mode's.
         Interrupted: `should_stop` said so.
     """
     shape = shot_shape(trajectory, context)
+    check_sharing(ranks, step_cache, is_compiled(model.blocks))
     weight = model.patch_embedding.weight
     device, dtype = weight.device, weight.dtype
     for name, rows in (("text", text), ("negative", text if negative is None else negative)):
@@ -152,14 +170,11 @@ def sample_latents(
     positive = text.to(device, dtype)
     negative = None if negative is None else negative.to(device, dtype)
     camera = trajectory.latent_poses()[None].to(device, torch.float32)
-    scene: SceneContext | SceneCache
-    if cache is not None:
-        check_scene_cache(cache, model, context, context_attention)
-        scene = cache
-    elif context_attention != "joint":
-        scene = build_scene_cache(model, context, context_attention)
-    else:
-        scene = embed_scene(model, context)
+    scene = _readable_scene(model, context, context_attention, cache)
+    if slots is not None:
+        scene = keep_slots(scene, slots, len(context.order))
+    if step_cache is not None:
+        step_cache.start()
 
     def velocity(latents: Tensor, sigma: float) -> Tensor:
         timestep = torch.full((1,), sigma * TIMESTEPS, device=device)
@@ -167,20 +182,55 @@ def sample_latents(
         noisy = latents.to(dtype)
 
         def predict(prompt: Tensor) -> Tensor:
-            return model(
-                noisy,
-                timestep,
-                prompt,
-                camera=camera,
-                context=scene,
-                context_timestep=shared,
-                context_attention=context_attention,
-            ).float()
+            branch = "positive" if prompt is positive else "negative"
+            with contextlib.nullcontext() if step_cache is None else step_cache.following(model, branch):
+                return model(
+                    noisy,
+                    timestep,
+                    prompt,
+                    camera=camera,
+                    context=scene,
+                    context_timestep=shared,
+                    context_attention=context_attention,
+                ).float()
 
-        return guided_velocity(predict, positive, negative, config.guidance_at(sigma))
+        each = map if ranks is None else ranks.each
+        return guided_velocity(predict, positive, negative, config.guidance_at(sigma), each)
 
     noise = make_noise(shape, config.seed).to(device)
-    return denormalise_latents(denoise(velocity, noise, config, on_step=on_step, should_stop=should_stop))
+    with contextlib.nullcontext() if ranks is None else ranks.sharing(model.blocks):
+        return denormalise_latents(denoise(velocity, noise, config, on_step=on_step, should_stop=should_stop))
+
+
+def check_sharing(ranks: Ranks | None, step_cache: StepCache | None, compiled: bool) -> None:
+    """Require that processes which share the tokens of each forward are not asked for what needs all of them in one.
+
+    Raises:
+        ValueError: a step cache, or compiled blocks.
+    """
+    if ranks is None or not ranks.shares_forwards:
+        return
+    for is_asked, what in (
+        (step_cache is not None, "A step cache decides by the whole video"),
+        (compiled, "A compiled block is one graph on one device"),
+    ):
+        if is_asked:
+            raise ValueError(
+                f"{what}, and here several processes share the tokens of each forward. "
+                "Film without it, or with guidance on two processes, one for each branch."
+            )
+
+
+def _readable_scene(
+    model: CineSceneTransformer, context: Context, context_attention: ContextAttention, cache: SceneCache | None
+) -> SceneContext | SceneMemory:
+    """The scene as the transformer takes it: embedded, or read."""
+    if cache is not None:
+        check_scene_cache(cache, model, context, context_attention)
+        return cache
+    if context_attention != "joint":
+        return build_scene_cache(model, context, context_attention)
+    return embed_scene(model, context)
 
 
 def shot_shape(trajectory: Trajectory, context: Context) -> tuple[int, ...]:

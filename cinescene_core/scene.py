@@ -1,7 +1,7 @@
 """Stage 3: views to a scene: what VGGT and the VAE know of a place, encoded once and filmed many times.
 
 A scene is one safetensors file: the views, the tokens, the latents, and a JSON record in the
-metadata. Saving and loading change no value.
+metadata. Saving and loading change no value. A loaded scene stays mapped to its file.
 """
 
 import dataclasses
@@ -19,7 +19,8 @@ from torch import Tensor
 from . import __version__
 from .checks import CheckpointError, FileFormatError, check_finite, check_video_size
 from .files import atomic_write, check_target
-from .models.vggt import resize_for_vggt
+from .models.autoencoder import WanAutoencoder
+from .models.vggt import VGGT, resize_for_vggt
 from .types import Autoencoder, Scene, SceneEncoder, SceneProvenance, SceneTokens, Views, content_digest
 from .weights import FileKind, load_tensors, read_header, require
 from .weights.metadata import SCENE_KEY
@@ -123,8 +124,31 @@ def save_scene(scene: Scene, path: str | os.PathLike[str]) -> None:
         save_file(tensors, temporary, metadata={SCENE_KEY: text})
 
 
+def kept_scene_path(
+    folder: str | os.PathLike[str], views: Views, vggt: VGGT, vae: WanAutoencoder, vggt_size: tuple[int, int]
+) -> Path:
+    """Where a folder of encoded scenes keeps the one that `encode_scene` makes of these arguments.
+
+    The name is a SHA-256 of all that decides the scene: the views with their poses and lens, the networks' weights
+    and types, the size VGGT sees, and the format of scene files.
+    """
+    poses = () if views.world_from_camera is None else (views.world_from_camera,)
+    decisive = [
+        content_digest(views.images, *poses),
+        content_digest(*vae.state_dict().values()),
+        vggt.fingerprint,
+        *sorted({str(parameter.dtype) for parameter in vggt.parameters()}),
+        str((views.fov_degrees, vggt_size, SCENE_FORMAT)),
+    ]
+    return Path(folder) / f"{hashlib.sha256(' '.join(decisive).encode()).hexdigest()}.safetensors"
+
+
 def load_scene(path: str | os.PathLike[str]) -> Scene:
-    """Read a scene. A file made elsewhere is checked, not trusted.
+    """Open a scene. A file made elsewhere is checked, not trusted.
+
+    Every value is read once, to compare the file's digest; the tensors then stay mapped to the file, so the system
+    may drop them from memory and read them again. The file may be removed or replaced meanwhile, as `save_scene`
+    replaces it; a program that writes into it changes the scene.
 
     Raises:
         FileFormatError: no scene, one of a later format, or a damaged one; the sentence says which.
@@ -133,7 +157,7 @@ def load_scene(path: str | os.PathLike[str]) -> Scene:
     try:
         header = read_header(path)
         require(header, {FileKind.SCENE}, "a shot")
-        tensors = {name: value.clone() for name, value in load_tensors(path).items()}
+        tensors = load_tensors(path)
     except CheckpointError as error:
         raise FileFormatError(str(error)) from error
     record = _read_record(path.name, header.metadata[SCENE_KEY])

@@ -7,6 +7,7 @@ from .host import register_model
 from .loaders import ModelLoader, NanoLoader, VGGTLoader, register_folders
 from .sampler import Sampler
 from .scene import EncodeScene, LoadScene, SaveScene
+from .shot_list import ShotList
 from .sockets import ComfyExtension, io
 from .trajectory import TrajectoryFile, TrajectoryPreset
 from .views import PanoramaViews, PhotoViews
@@ -22,6 +23,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadScene,
     TrajectoryPreset,
     TrajectoryFile,
+    ShotList,
     Animatic,
     ShuffleContext,
     Conditioning,

@@ -16,14 +16,19 @@ STAGES = [
     "animatic",
     "context",
     "scene_cache",
+    "selection",
+    "step_cache",
+    "parallel",
     "sampler",
     "video",
+    "memory",
     "pipeline",
+    "shots",
 ]
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server", "node_helpers", "latent_preview"}
 TRAINING = {"lightning", "pytorch_lightning", "cinescene_training"}
 FORBIDDEN = {"cinescene_core": HOST | TRAINING, "nodes": TRAINING, "training": HOST}
-PIPELINE_CLIENTS = {"cli", "__init__"}
+PIPELINE_CLIENTS = {"cli", "shots", "__init__"}
 
 
 def absolute_imports(source: str) -> set[str]:

@@ -23,6 +23,7 @@ FULL_SIZE = ("--model", "convert-vggt")
 SMALLER = {
     "generate": "--steps 2 --frames 5",
     "animatic": "--frames 5 --width 160 --height 96",
+    "shots": "--steps 2",
     "views": "--num-views 3 --width 160 --height 96",
 }
 """Appended where a command would otherwise take minutes; nothing the README says is changed."""
@@ -44,9 +45,11 @@ def commands() -> list[list[str]]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where the user stands: a panorama under the README's name, and a folder for models."""
+    """Where the user stands: a panorama and a shot list under the README's names, and a folder for models."""
     shutil.copy(example_panorama_path(), tmp_path / "place.jpg")
     (tmp_path / "models").mkdir()
+    rows = [line for line in blocks() if line.count(",") == 3 and not line.startswith("cinescene ")]
+    (tmp_path / "shots.csv").write_text("\n".join(rows), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

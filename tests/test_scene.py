@@ -174,11 +174,20 @@ def test_photos_without_poses_and_half_precision_tokens_survive(tmp_path, vggt, 
     assert loaded.views.world_from_camera is None
 
 
-def test_a_loaded_scene_outlives_its_file(tmp_path, scene):
+def test_a_loaded_scene_is_mapped_and_outlives_its_file(tmp_path, scene):
     path = tmp_path / "room.safetensors"
     save_scene(scene, path)
     loaded = load_scene(path)
-    path.write_bytes(b"\0" * path.stat().st_size)
+    maps = Path("/proc/self/maps")
+    if maps.exists():  # Linux tells what is mapped where
+        lines = [line.split() for line in maps.read_text().splitlines() if line.endswith(str(path))]
+        spans = [tuple(int(end, 16) for end in line[0].split("-")) for line in lines]
+        for tensor in (loaded.views.images, loaded.tokens.patch, loaded.tokens.camera, loaded.latents):
+            assert any(start <= tensor.data_ptr() < stop for start, stop in spans)
+    other = dataclasses.replace(scene, latents=scene.latents + 1)
+    save_scene(other, path)  # replaces the file as a whole
+    assert same(loaded, scene)
+    path.unlink()
     assert same(loaded, scene)
 
 

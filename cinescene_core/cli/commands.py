@@ -12,10 +12,13 @@ from ..checks import CineSceneWarning
 from ..config import CineSceneConfig, SamplingConfig, ViewConfig
 from ..devices import check_device
 from ..files import check_target
+from ..models.attention import attention_backend
 from ..models.text import check_prompt
 from ..panorama import example_panorama_path, load_panorama
+from ..parallel import joined, own_device
 from ..pipeline import Models, encode_place, generate, load_models, load_nano
 from ..scene import check_scene_target, load_scene, save_scene
+from ..step_cache import StepCache
 from ..trajectory import load_trajectory, preset_trajectory, save_trajectory
 from ..types import Trajectory, Views
 from ..video import check_video_target, contact_sheet, save_image, save_video, side_by_side
@@ -59,17 +62,11 @@ def run_generate(options: argparse.Namespace) -> None:
     check_video_target(options.out)
     if options.save_scene is not None:
         check_scene_target(options.save_scene)
-    device = check_device(options.device)
+    device = check_device(own_device(options.device))
     check_prompt(options.prompt)
-    sampling = SamplingConfig(
-        steps=options.steps,
-        guidance=options.guidance,
-        guidance_low=options.guidance_interval[0],
-        guidance_high=options.guidance_interval[1],
-        shift=options.shift,
-        solver=options.solver,
-        seed=options.seed,
-    )
+    sampling = read_sampling(options)
+    attention = attention_backend(options.attention)
+    step_cache = None if options.step_cache is None else StepCache(options.step_cache)
     check_path(options)
     panorama = read_panorama(options)
     scene = None if options.scene is None else load_scene(options.scene)
@@ -78,7 +75,11 @@ def run_generate(options: argparse.Namespace) -> None:
     place = place_of(options, panorama, config) if scene is None else scene
     seen = config.fov_degrees if scene is None else scene.views.fov_degrees
     trajectory = read_trajectory(options, models.config, seen)
-    with StageBars() as bars:
+    models.transformer.attention = attention
+    with StageBars() as bars, joined(device, guided=sampling.guidance > 1) as ranks:
+        is_first = ranks is None or ranks.is_first
+        if not is_first:
+            warnings.simplefilter("ignore", CineSceneWarning)  # the first process tells
         shot = generate(
             models,
             place,
@@ -88,12 +89,22 @@ def run_generate(options: argparse.Namespace) -> None:
             sampling=sampling,
             view_config=config,
             shuffle_seed=options.shuffle,
+            select_above=options.select_views,
+            step_cache=step_cache,
+            compiled=options.compile,
+            ranks=ranks,
             device=device,
-            on_progress=bars,
+            on_progress=bars if is_first else None,
         )
+        if not is_first:
+            return
         save_video(shot.frames, options.out, shot.fps, on_frame=bars.of("mp4"))
     if options.save_scene is not None:
         save_scene(shot.scene, options.save_scene)
+    if shot.selection is not None:
+        print(shot.selection)
+    if step_cache is not None:
+        print(f"step cache: {step_cache.skipped} of {step_cache.forwards} forwards ended behind the first block")
     print_report(models.config, shot, options.out)
 
 
@@ -216,6 +227,23 @@ def check_alone(options: argparse.Namespace) -> None:
             f"{options.model.name} is a bundle that holds every network of its own; got {' and '.join(given)} too. "
             "Leave them out."
         )
+
+
+def read_sampling(options: argparse.Namespace) -> SamplingConfig:
+    """What `parser.add_sampling` asked for.
+
+    Raises:
+        ValueError: a setting that cannot be.
+    """
+    return SamplingConfig(
+        steps=options.steps,
+        guidance=options.guidance,
+        guidance_low=options.guidance_interval[0],
+        guidance_high=options.guidance_interval[1],
+        shift=options.shift,
+        solver=options.solver,
+        seed=options.seed,
+    )
 
 
 def check_path(options: argparse.Namespace) -> None:

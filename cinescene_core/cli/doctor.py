@@ -1,4 +1,4 @@
-"""`cinescene doctor`: versions, devices, and which model files are recognised."""
+"""`cinescene doctor`: versions, devices, which model files are recognised, and whether a shot by them fits."""
 
 import argparse
 import importlib.metadata
@@ -10,7 +10,23 @@ from pathlib import Path
 import torch
 
 from ..checks import CheckpointError
-from ..weights import describe, nano_path, read_header
+from ..config import CineSceneConfig
+from ..devices import default_device
+from ..memory import (
+    STAGES,
+    Networks,
+    ShotSize,
+    changes_that_fit,
+    free_bytes,
+    host_bytes,
+    in_gib,
+    predict_memory,
+)
+from ..pipeline import load_nano
+from ..weights import FileKind, describe, identify, nano_path, read_header, wan_config_from
+from ..weights.quantised import without_scales
+from ..weights.recognise import original_names
+from ..weights.transformer import TRANSFORMER_KINDS, scene_config_from
 
 PACKAGES = ("cinescene", "torch", "numpy", "einops", "safetensors", "pillow", "diffusers", "transformers", "av", "tqdm")
 MODEL_SUFFIXES = {".safetensors", ".pt", ".pth", ".ckpt"}
@@ -31,6 +47,12 @@ def run_doctor(options: argparse.Namespace) -> None:
         print(f"  {path}: {what_is(path)}")
     if not options.files:
         print("  for other files or folders: cinescene doctor PATH ...")
+    device = default_device()
+    free = free_bytes(device)
+    known = "" if free is None else f", where {in_gib(free)} is free"
+    print(f"Most memory that each stage of a shot as trained takes on {device}{known}; predicted, in GiB")
+    for line in memory_table([nano_path(), *found], device, free):
+        print(f"  {line}")
 
 
 def version_of(package: str) -> str:
@@ -79,3 +101,53 @@ def what_is(path: Path) -> str:
         return describe(read_header(path))
     except (CheckpointError, OSError) as error:
         return f"unusable: {error}"
+
+
+def memory_table(paths: list[Path], device: str, free: int | None) -> Iterator[str]:
+    """One line per checkpoint among `paths`: what each stage takes; below it what makes a shot fit that does not."""
+    on_card = device != "cpu"
+    heads = [f"{stage:>13}" for stage in (*STAGES, *(["host memory"] if on_card else []))]
+    yield f"{'checkpoint':<28}{''.join(heads)}"
+    for path in paths:
+        try:
+            sized = sizes_of(path)
+            if sized is None:
+                continue
+            networks, shot = sized
+            peaks = {memory.stage: memory.peak for memory in predict_memory(networks, shot, device)}
+        except (CheckpointError, ImportError) as error:
+            yield f"{path.name:<28} {error}"
+            continue
+        numbers = [*(peaks.get(stage) for stage in STAGES), *([host_bytes(networks, shot)] if on_card else [])]
+        cells = [f"{'-' if count is None else f'{count / 2**30:.1f}':>13}" for count in numbers]
+        yield f"{path.name:<28}{''.join(cells)}"
+        if free is not None and max(peaks.values()) > free:
+            changes = changes_that_fit(networks, shot, device, free)
+            fitting = ", ".join(f"{change.words} ({in_gib(change.peak)})" for change in changes)
+            yield f"    too much; {f'one of these fits: {fitting}' if fitting else 'no smaller shot fits'}"
+
+
+def sizes_of(path: Path) -> tuple[Networks, ShotSize] | None:
+    """A checkpoint's networks and the shot it was trained for; None for other files.
+
+    Where a file has the transformer alone, the others are taken to be those of full size.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged.
+        ImportError: diffusers, which has the VAE, is not installed.
+    """
+    try:
+        header = read_header(path)
+        kind = identify(header)
+    except (CheckpointError, OSError):
+        return None
+    if kind is FileKind.BUNDLE:
+        models = load_nano(path)
+        networks = Networks.of(models.transformer, models.vggt, models.vae, models.text)
+        return networks, ShotSize.trained(models.config)
+    if kind not in TRANSFORMER_KINDS:
+        return None
+    header = without_scales(original_names(header))
+    config: CineSceneConfig = scene_config_from(header, kind)
+    projector = any(".projector." in name for name in header.tensors)
+    return Networks(wan=wan_config_from(header), projector=projector), ShotSize.trained(config)

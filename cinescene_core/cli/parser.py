@@ -7,9 +7,12 @@ from pathlib import Path
 from .. import __version__
 from ..config import CineSceneConfig, SamplingConfig, ViewConfig
 from ..devices import default_device
+from ..models.attention import BACKENDS
+from ..shots.rows import COLUMNS
 from ..trajectory import EASINGS, PRESETS
 from . import commands
 from .doctor import run_doctor
+from .shots import read_shard, run_shots
 
 SAMPLING = SamplingConfig()
 VIEWS = ViewConfig()
@@ -36,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     film = command("generate", commands.run_generate, "film a place: picture, prompt and camera path in, video out")
     add_film(film)
+    film.epilog = "On several cards: torchrun --nproc-per-node 2 -m cinescene_core.cli generate ..."
 
     views = command("views", commands.run_views, "cut a panorama into views")
     add_place(views)
@@ -59,6 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_cut(encode)
     add_models(encode)
     encode.add_argument("--out", type=Path, required=True, help="scene file to write (.safetensors)")
+
+    add_shots(command("shots", run_shots, "film a list of shots over one place; what is finished is not filmed again"))
 
     doctor = command("doctor", run_doctor, "versions, devices, and which model files are recognised")
     doctor.add_argument(
@@ -84,8 +90,22 @@ def add_film(parser: argparse.ArgumentParser) -> None:
     add_trajectory(parser, "as the model was trained")
     add_models(parser)
     add_sampling(parser)
+    add_speed(parser)
     parser.add_argument("--save-scene", type=Path, help="also keep the encoded place, for further shots")
     parser.add_argument("--out", type=Path, required=True, help="video file to write")
+
+
+def add_shots(parser: argparse.ArgumentParser) -> None:
+    """Everything a list of shots needs."""
+    columns = ", ".join(COLUMNS)
+    parser.add_argument("list", type=Path, help=f".csv, .json or .yaml file with a row per shot: {columns}")
+    add_place(parser, scene=True)
+    add_cut(parser)
+    add_models(parser)
+    add_sampling(parser)
+    parser.add_argument("--shard", type=read_shard, metavar="I/N", help="film the I-th of N parts of the list only")
+    parser.add_argument("--ray", action="store_true", help="spread the shots over a Ray cluster, or this machine")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the videos, a contact sheet and a report")
 
 
 def add_place(parser: argparse.ArgumentParser, *, scene: bool = False) -> None:
@@ -157,3 +177,28 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", choices=("unipc", "euler"), default=SAMPLING.solver, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=SAMPLING.seed, help="default %(default)s")
     parser.add_argument("--shuffle", type=int, metavar="SEED", help="shuffle the views behind the first")
+
+
+def add_speed(parser: argparse.ArgumentParser) -> None:
+    """What makes a shot faster; only `--attention sdpa` and `--compile` leave it as it is."""
+    parser.add_argument(
+        "--attention",
+        choices=BACKENDS,
+        default="sdpa",
+        help="PyTorch's own attention (default), or SageAttention or FlashAttention, where installed",
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks; for long shots")
+    parser.add_argument(
+        "--select-views",
+        type=float,
+        nargs="?",
+        const=0.0,
+        metavar="SHARE",
+        help="leave out views that the path never sees, or of whose picture it sees no more than SHARE (0 to 1)",
+    )
+    parser.add_argument(
+        "--step-cache",
+        type=float,
+        metavar="THRESHOLD",
+        help="leave out all blocks but the first while it changes less than this from step to step (try 0.1)",
+    )

@@ -18,6 +18,7 @@ NODE_IDS = {
     "CineScenePhotoViews",
     "CineSceneSampler",
     "CineSceneSaveScene",
+    "CineSceneShotList",
     "CineSceneShuffleContext",
     "CineSceneTrajectoryFile",
     "CineSceneTrajectoryPreset",
