@@ -135,11 +135,4 @@ def told_of_memory(
             height=height * SPATIAL_STRIDE,
         )
 
-    return memory_told(
-        lambda: sizes_of(model),
-        shot,
-        device,
-        *SHOT_STAGES,
-        cache_moves=False,
-        free=comfy.model_management.get_free_memory,
-    )
+    return memory_told(lambda: sizes_of(model), shot, device, *SHOT_STAGES, cache_moves=False)

@@ -38,7 +38,7 @@ PARTS = {
     "video": ("VAE decoder",),
 }
 """A stage of the pipeline, and what the planner knows of it."""
-CONFIG = CineSceneConfig(num_frames=5, num_views=6, width=384, height=224, vggt_width=518, vggt_height=294)
+CONFIG = CineSceneConfig(num_frames=5, num_views=6, width=320, height=224, vggt_width=518, vggt_height=294)
 WARM_UP = CineSceneConfig(num_frames=5, num_views=1, width=64, height=64, vggt_width=28, vggt_height=28)
 
 

@@ -108,7 +108,6 @@ def memory_told(
     device: torch.device | str,
     *stages: Stage,
     cache_moves: bool = True,
-    free: Callable[[torch.device | str], int | None] = free_bytes,
 ) -> Iterator[None]:
     """Say in one sentence what was too much for what runs inside.
 
@@ -117,7 +116,6 @@ def memory_told(
         device: as in `predict_memory`.
         stages: what runs inside.
         cache_moves: as in `changes_that_fit`.
-        free: gives the bytes that a device has for what runs inside.
 
     Raises:
         OutOfMemory: a card or the machine has no more.
@@ -127,7 +125,7 @@ def memory_told(
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
             raise
-        text = shortage(networks(), shot(), device, stages, free(device), cache_moves=cache_moves)
+        text = shortage(networks(), shot(), device, stages, free_bytes(device), cache_moves=cache_moves)
         raise OutOfMemory(text) from error
 
 

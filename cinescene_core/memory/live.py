@@ -60,7 +60,7 @@ class _LiveBytes(TorchDispatchMode):
                 self.now += size
                 weakref.finalize(memory, self._forget, memory._cdata, size)
         rearranged = func is torch.ops.aten.convolution.default and self.on_cpu
-        self.peak = max(self.peak, self.now + (_convolution_bytes(*args[:2], result) if rearranged else 0))
+        self.peak = max(self.peak, self.now + (_convolution_bytes(args[0], args[1], result) if rearranged else 0))
         return result
 
     def _forget(self, key: int, size: int) -> None:

@@ -58,6 +58,7 @@ class Networks:
         """The sizes of networks that are loaded."""
         block: Any = transformer.blocks[0]
         vggt_block: Any = vggt.aggregator.frame_blocks[0]
+        encoder: Any = getattr(text, "network", None)
         return cls(
             wan=transformer.config,
             projector=not isinstance(block.projector, nn.Identity),
@@ -67,7 +68,7 @@ class Networks:
             vae_width=vae.network.config.base_dim,
             vae_dtype=vae.network.dtype,
             text_bytes=_bytes_of(text),
-            text_heads=text.network.config.num_heads if hasattr(text, "network") else 0,  # type: ignore[union-attr]
+            text_heads=0 if encoder is None else encoder.config.num_heads,
         )
 
 

@@ -38,7 +38,7 @@ def main() -> dict[str, Any]:
     report["small card"] = loaders.memory_note(model, CARD, GIB // 16)
     positive = [[torch.zeros(1, 5, 64), {"cinescene_latents": torch.zeros(1, 3, 16, 8, 16)}]]
     latent = {"samples": torch.zeros(1, 16, 2, 8, 16)}
-    comfy.model_management.get_free_memory = lambda device: 3 * 2**20
+    sys.modules[f"{pack}.cinescene_core.memory.advice"].free_bytes = lambda device: 3 * 2**20
     for name, error in (("out of memory", torch.OutOfMemoryError("CUDA")), ("another error", RuntimeError("another"))):
         try:
             with sampler.told_of_memory(model, positive, latent, CARD):
