@@ -1,6 +1,6 @@
 """Runs in the host's own Python, without a server; prints the processor time that loading the pack takes, in seconds.
 
-    python import_time.py <checkout> <base directory>
+python import_time.py <checkout> <base directory>
 """
 
 import asyncio

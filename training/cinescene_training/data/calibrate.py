@@ -227,10 +227,10 @@ def agree(fits: Sequence[PlaceFit], problems: Sequence[Problem] = ()) -> Calibra
     )  # fmt: skip
     for name, spread in (("headings", heading_spread), ("pitches", pitch_spread), ("fields of view", fov_spread)):
         if spread > LARGEST_SPREAD_DEGREES:
+            either = "" if name == "fields of view" else ", read by the start view or by the world"
             raise ValueError(
                 f"The {name} of {len(fits)} places do not agree: half of them are more than {spread:.1f} degrees from "
-                "the middle, read by the start view or by the world. Check that panoramas, videos and camera files "
-                "belong together."
+                f"the middle{either}. Check that panoramas, videos and camera files belong together."
             )
     residuals = (
         (
