@@ -44,7 +44,7 @@ def curves(run: Path, names: Sequence[str]) -> dict[str, tuple[list[int], list[f
 
 def plot(runs: dict[str, Path], path: Path) -> None:
     """Training loss of both runs, and the validation loss by noise level."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4), layout="constrained")
     for name, folder in runs.items():
         steps, losses = curves(folder, ["train/loss"])["train/loss"]
         left.plot(steps, losses, label=name, linewidth=1)
@@ -62,7 +62,7 @@ def plot(runs: dict[str, Path], path: Path) -> None:
                 [e.step for e in row], [e.value for e in row], style, color=f"C{colour}", label=label, marker="."
             )
     right.set(xlabel="step", ylabel="validation loss", yscale="log")
-    right.legend(fontsize=6)
+    right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -102,6 +102,19 @@ def encoder_rows(folders: dict[str, Path]) -> list[str]:
         last = max(event.step for tag in tags for event in events.Scalars(tag)) + 1
         rows.append(f"| {name} | {last} | {minutes(folder):.0f} | {said} |")
     return rows
+
+
+def blind_estimator(folder: Path) -> list[str]:
+    """A warning where the scene encoder tells rotations hardly better than one that says the mean."""
+    found = curves(folder, ["validation/rotation_degrees", "validation/rotation_degrees_blind"])
+    own, blind = (values[-1] for _, values in found.values())
+    if own < 0.9 * blind:
+        return []
+    return [
+        f"The scene encoder has learned depth but not rotation ({own:.0f} degrees of error where a constant has "
+        f"{blind:.0f}): the camera errors below, for which it is the estimator, say nothing about the films.",
+        "",
+    ]
 
 
 def minutes(folder: Path) -> float:
@@ -155,10 +168,11 @@ def page(configs: dict[str, TrainingConfig], table: MetricTable, without: Metric
             for (name, config), t in zip(configs.items(), (table, without), strict=True)
         ),
         "",
-        "| encoder | steps | minutes | validation at the end |",
+        "| encoder | validated at step | minutes | and found |",
         "|---|---|---|---|",
         *encoder_rows(encoders),
         "",
+        *blind_estimator(encoders["vggt_rooms"]),
         f"Seed {next(iter(configs.values())).run.seed}. {table.protocol.machine}. {note}".rstrip(),
         "",
         "Four test clips: what the model made, each above the truth.",
