@@ -81,7 +81,10 @@ class ChannelNetwork(SceneNetwork):
         if self.config.features != "none":
             size = (scene.latents.shape[3], scene.latents.shape[4])
             parts.append(self.feature_embedding(self.transformer.scene_embed(features_of(scene, self.config), size)))
-        return SceneContext(torch.stack(parts).sum(0), torch.arange(num_latent_frames))
+        rows, columns = (side // 2 for side in scene.latents.shape[-2:])
+        return SceneContext(
+            torch.stack(parts).sum(0), torch.arange(num_latent_frames), num_latent_frames, (rows, columns)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +193,7 @@ class ViewNetwork(SceneNetwork):
         """
         check_one_view_per_frame("view", scene, num_latent_frames)
         context = super().embed_scene(scene, num_latent_frames)
-        return SceneContext(context.tokens, torch.arange(len(context.positions)) % num_latent_frames)
+        return context._replace(positions=torch.arange(len(context.positions)) % num_latent_frames)
 
 
 def view_attention_of(transformer: CineSceneTransformer) -> dict[str, Tensor]:
