@@ -25,6 +25,7 @@ from cinescene_core.models.wan import (
     PATCH_SIZE,
     Attention,
     CineSceneTransformer,
+    KeysValues,
     SceneContext,
     Segment,
     WanAttention,
@@ -135,9 +136,11 @@ class ViewBlock(WanBlock):
         rotary: Rotary,
         camera: Tensor | None,
         attention: Attention,
+        memory: KeysValues | None = None,
     ) -> Tensor:
-        """One layer; `attention` is `Streams`, all else as in `WanBlock`."""
+        """One layer; `attention` is `Streams`, all else as in `WanBlock`. Streams that meet leave nothing to remember."""
         assert isinstance(attention, Streams)
+        assert memory is None
         shared = in_float32(torch.stack([s.modulation for s in segments], dim=1))
         lengths = [segment.length for segment in segments]
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.to(shared) + shared).unbind(2)
