@@ -79,6 +79,10 @@ class SamplingConfig:
     steps: int = 50
     guidance: float = 5.0
     """Weight of the prompt; 1 switches the unguided branch off."""
+    guidance_low: float = 0.0
+    """Noise level sigma below which the unguided branch is off (guidance interval, arXiv 2404.07724)."""
+    guidance_high: float = 1.0
+    """Noise level above which it is off."""
     shift: float = 8.0
     """Timestep shift of the flow; larger spends more steps on noise. Wan's habit for 1.3B."""
     solver: Literal["unipc", "euler"] = "unipc"
@@ -91,9 +95,18 @@ class SamplingConfig:
             raise ValueError(
                 f"SamplingConfig.guidance must be at least 1 (no guidance); got {self.guidance}. Use about 5."
             )
+        if not 0 <= self.guidance_low <= self.guidance_high <= 1:
+            raise ValueError(
+                "SamplingConfig.guidance_low and guidance_high must be noise levels in order, 0 <= low <= high <= 1; "
+                f"got {self.guidance_low} and {self.guidance_high}. Use 0 and 1 for guidance at every step."
+            )
         check_positive("SamplingConfig.shift", self.shift)
         if self.solver not in ("unipc", "euler"):
             raise ValueError(f"SamplingConfig.solver must be 'unipc' or 'euler'; got {self.solver!r}.")
+
+    def guidance_at(self, sigma: float) -> float:
+        """Weight of the prompt at a noise level: 1, without the unguided branch, outside the interval."""
+        return self.guidance if self.guidance_low <= sigma <= self.guidance_high else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +136,7 @@ class WanConfig:
         return self.width // self.num_heads
 
 
-ContextAttention = Literal["joint", "cached"]
+ContextAttention = Literal["joint", "cached", "per_view"]
 PositionScheme = Literal["sequential", "paired", "single"]
 ContextTimestep = Literal["zero", "shared"]
 
@@ -166,7 +179,7 @@ class CineSceneConfig:
     def __post_init__(self) -> None:
         choices: dict[str, tuple[object, ...]] = {
             "format": (1,),
-            "context_attention": ("joint", "cached"),
+            "context_attention": ("joint", "cached", "per_view"),
             "positions": ("sequential", "paired", "single"),
             "context_timestep": ("zero", "shared"),
         }
@@ -176,10 +189,10 @@ class CineSceneConfig:
                     f"Checkpoint metadata: field '{name}' is {getattr(self, name)!r}; "
                     f"this version knows {list(allowed)}. Update CineScene, or export the checkpoint again."
                 )
-        if self.context_attention == "cached" and self.context_timestep != "zero":
+        if self.context_attention != "joint" and self.context_timestep != "zero":
             raise CheckpointError(
                 "Checkpoint metadata: fields 'context_attention' and 'context_timestep' contradict each other: "
-                "cached context needs timestep 'zero'."
+                f"{self.context_attention!r} context needs timestep 'zero'."
             )
         try:
             check_num_frames(self.num_frames)

@@ -26,7 +26,8 @@ from .models.wan import CineSceneTransformer
 from .panorama import check_panorama
 from .sampler import sample_latents
 from .scene import encode_scene
-from .types import Scene, Trajectory, Views
+from .scene_cache import CachePlace, CacheType, SceneCache, build_scene_cache
+from .types import Context, Scene, Trajectory, Views
 from .video import decode_video
 from .views import slice_panorama
 from .weights import load_transformer, nano_path, read_bundle_part
@@ -71,6 +72,8 @@ class Shot:
     """[1, 16, t, h/8, w/8] raw VAE latents."""
     scene: Scene
     """The encoded place; pass it on to film it again without encoding."""
+    cache: SceneCache | None
+    """What the video read of the scene; pass it on with the scene. None in mode joint, which has none."""
     costs: tuple[StageCost, ...]
 
 
@@ -161,6 +164,38 @@ def encode_place(
 
 
 @torch.no_grad()
+def cache_scene(
+    models: Models,
+    scene: Scene,
+    num_frames: int,
+    *,
+    shuffle_seed: int | None = None,
+    stored: CacheType | None = None,
+    place: CachePlace = "device",
+    device: torch.device | str = "cpu",
+) -> SceneCache:
+    """Read a scene once, for all shots of it that have that length and order.
+
+    Args:
+        models: with a transformer trained in mode `cached` or `per_view`.
+        scene: from `encode_place`.
+        num_frames: of the shots, 4n + 1.
+        shuffle_seed: of the shots; see `generate`.
+        stored, place: see `build_scene_cache`.
+        device: where the shots are made.
+
+    Raises:
+        CheckpointError: the checkpoint has no such mode, or the scene was made for another.
+        ValueError: the number of frames is not 4n + 1.
+    """
+    context = _slotted(models, scene, num_frames, shuffle_seed)
+    with on_device(models.transformer, check_device(device)):
+        return build_scene_cache(
+            models.transformer, context, models.config.context_attention, stored=stored, place=place
+        )
+
+
+@torch.no_grad()
 def generate(
     models: Models,
     place: Tensor | Views | Scene,
@@ -171,6 +206,7 @@ def generate(
     sampling: SamplingConfig | None = None,
     view_config: ViewConfig | None = None,
     shuffle_seed: int | None = None,
+    cache: SceneCache | None = None,
     device: torch.device | str = "cpu",
     on_progress: OnProgress | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -186,6 +222,7 @@ def generate(
         sampling: steps, guidance, shift, solver and seed.
         view_config: how a panorama is cut; by default as the checkpoint was trained.
         shuffle_seed: shuffles the views behind the first (section 4.3); None keeps their order.
+        cache: from an earlier shot of that scene, or from `cache_scene`.
         device: where the networks run; each is there only for its own stage.
         on_progress: told (stage, done, total).
         should_stop: asked between steps; True raises `Interrupted`.
@@ -201,22 +238,26 @@ def generate(
     text, negative = _encode_text(models, (prompt, negative_prompt), meter, tell)
     if not isinstance(place, Scene):
         place = encode_place(models, place, view_config=view_config, device=device, on_progress=tell, meter=meter)
-    order = None if shuffle_seed is None else shuffled_order(len(place.views), shuffle_seed)
+    context = _slotted(models, place, len(trajectory), shuffle_seed)
+    if cache is None and models.config.context_attention != "joint":
+        with meter.stage("cache"), on_device(models.transformer, meter.device):
+            cache = build_scene_cache(models.transformer, context, models.config.context_attention)
     with meter.stage("sampling"), on_device(models.transformer, meter.device):
         latents = sample_latents(
             models.transformer,
             text,
             negative,
             trajectory,
-            build_context(place, latent_frames(len(trajectory)), models.config, order),
+            context,
             sampling or SamplingConfig(),
             context_timestep=models.config.context_timestep,
             context_attention=models.config.context_attention,
+            cache=cache,
             on_step=lambda done, total, _: tell("sampling", done, total),
             should_stop=should_stop,
         )
     frames = _decode(models, latents, meter, tell)
-    return Shot(frames, trajectory.fps, latents.cpu(), place, tuple(meter.costs))
+    return Shot(frames, trajectory.fps, latents.cpu(), place, cache, tuple(meter.costs))
 
 
 def check_inputs(
@@ -245,6 +286,12 @@ def check_inputs(
         config = view_config or models.view_config()
         num_views, size, fov_degrees = config.num_views, (config.width, config.height), config.fov_degrees
     check_request(trajectory, models.config, num_views=num_views, size=size, fov_degrees=fov_degrees)
+
+
+def _slotted(models: Models, scene: Scene, num_frames: int, shuffle_seed: int | None) -> Context:
+    """The scene as shots of that length and order read it."""
+    order = None if shuffle_seed is None else shuffled_order(len(scene.views), shuffle_seed)
+    return build_context(scene, latent_frames(num_frames), models.config, order)
 
 
 def _encode_text(models: Models, prompts: Sequence[str], meter: CostMeter, tell: OnProgress) -> list[Tensor]:

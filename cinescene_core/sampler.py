@@ -16,7 +16,8 @@ from .checks import Interrupted, ShapeError, check_shape
 from .config import SPATIAL_STRIDE, ContextAttention, ContextTimestep, SamplingConfig
 from .context import check_one_lens
 from .latents import denormalise_latents, latent_shape
-from .models.wan import CineSceneTransformer
+from .models.wan import CineSceneTransformer, SceneContext
+from .scene_cache import SceneCache, build_scene_cache, check_scene_cache, embed_scene
 from .types import Context, Trajectory
 
 TIMESTEPS = 1000
@@ -115,13 +116,14 @@ def sample_latents(
     *,
     context_timestep: ContextTimestep = "zero",
     context_attention: ContextAttention = "joint",
+    cache: SceneCache | None = None,
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Tensor:
     """Film one shot, where the model is and in its precision.
 
     The video has the size of the scene's views and the length of the trajectory. The scene is
-    embedded once, before the first step.
+    embedded once, before the first step; a context that attends only to itself is read once too.
 
     Args:
         model: the transformer.
@@ -130,6 +132,7 @@ def sample_latents(
         context: the scene, built for that many latent frames.
         config: steps, guidance, shift, solver and seed.
         context_timestep, context_attention: as the checkpoint was trained, see `CineSceneConfig`.
+        cache: of this scene and model, from an earlier shot; None makes one where the mode has it.
         on_step, should_stop: as in `denoise`; latents are normalised there.
 
     Returns:
@@ -138,6 +141,7 @@ def sample_latents(
     Raises:
         ValueError: the trajectory is not 4n + 1 frames long, its lens changes, or guidance lacks its negative.
         ShapeError: trajectory, scene and prompt do not fit each other or the model.
+        CheckpointError: the cache is another scene's, model's or mode's.
         Interrupted: `should_stop` said so.
     """
     shape = shot_shape(trajectory, context)
@@ -148,11 +152,14 @@ def sample_latents(
     positive = text.to(device, dtype)
     negative = None if negative is None else negative.to(device, dtype)
     camera = trajectory.latent_poses()[None].to(device, torch.float32)
-    scene = model.embed_context(
-        context.latents[None].to(device, dtype),
-        context.features[None].to(device, dtype),
-        torch.cat([context.view_positions, context.feature_positions]),
-    )
+    scene: SceneContext | SceneCache
+    if cache is not None:
+        check_scene_cache(cache, model, context, context_attention)
+        scene = cache
+    elif context_attention != "joint":
+        scene = build_scene_cache(model, context, context_attention)
+    else:
+        scene = embed_scene(model, context)
 
     def velocity(latents: Tensor, sigma: float) -> Tensor:
         timestep = torch.full((1,), sigma * TIMESTEPS, device=device)
@@ -170,7 +177,7 @@ def sample_latents(
                 context_attention=context_attention,
             ).float()
 
-        return guided_velocity(predict, positive, negative, config.guidance)
+        return guided_velocity(predict, positive, negative, config.guidance_at(sigma))
 
     noise = make_noise(shape, config.seed).to(device)
     return denormalise_latents(denoise(velocity, noise, config, on_step=on_step, should_stop=should_stop))

@@ -25,6 +25,8 @@ from .weights import FileKind, load_tensors, read_header, require
 from .weights.metadata import SCENE_KEY
 
 SCENE_FORMAT = 1
+PIXELS_AT_ONCE = 2**20
+"""Of views that the VAE encodes together: four of 672 x 384, whose widest layer takes 400 MB in float32."""
 TENSORS = ("images", "patch", "camera", "latents")
 """Tensors of every scene file; `world_from_camera` joins them when the poses are known."""
 
@@ -65,9 +67,10 @@ def encode_scene(
 
     pictures = resize_for_vggt(views.images, vggt_size, vggt.patch_size).to(device)
     tokens = vggt.encode(pictures[None], lambda done, total: tell(count * done // total, 2 * count))
-    latents = []
-    for view in views.images.clamp(0, 1):
-        latents.append(vae.encode(view[None, None])[0, :, 0].float().cpu())
+    latents: list[Tensor] = []
+    width, height = views.size
+    for group in views.images.clamp(0, 1).split(max(1, PIXELS_AT_ONCE // (width * height))):
+        latents.extend(vae.encode(group[:, None])[:, :, 0].float().cpu())
         tell(count + len(latents), 2 * count)
     return Scene(
         views=dataclasses.replace(views, images=views.images.cpu()),

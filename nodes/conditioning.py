@@ -10,7 +10,8 @@ from ..cinescene_core.checks import CineSceneWarning
 from ..cinescene_core.config import CineSceneConfig
 from ..cinescene_core.context import build_context, check_shot
 from ..cinescene_core.latents import latent_frames, latent_shape
-from .host import ShotConditions, cinescene_config
+from .conditions import ShotConditions
+from .host import cinescene_config
 from .sockets import Scene, Trajectory, io, on_host_device, schema, show_warnings
 
 LONG = 2

@@ -4,16 +4,19 @@
       CineSceneBaseModel   a `comfy.model_base.WAN21`: turns CONDITIONING into the network's inputs
         CineSceneWan         the core transformer with the host's call signature
 
-Conditioning travels under the names in `ShotConditions`, in every entry of a CONDITIONING.
+Conditioning travels as `conditions` says.
 """
 
 import json
+import math
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import comfy.conds
 import comfy.model_base
+import comfy.model_management
 import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
@@ -30,41 +33,15 @@ from ..cinescene_core.checks import CheckpointError, ShapeError
 from ..cinescene_core.config import SPATIAL_STRIDE, CineSceneConfig, SamplingConfig, WanConfig
 from ..cinescene_core.context import temporal_positions
 from ..cinescene_core.models.precision import parameter_dtype
-from ..cinescene_core.models.wan import CineSceneTransformer
+from ..cinescene_core.models.wan import CineSceneTransformer, SceneContext
 from ..cinescene_core.sampler import SOLVERS, TIMESTEPS, flow_sigmas
-from ..cinescene_core.types import Context
 from ..cinescene_core.weights import Header, TensorInfo, wan_config_from
 from ..cinescene_core.weights.metadata import TRANSFORMER_KEY
 from ..cinescene_core.weights.quantised import dequantise
+from .conditions import ReadScene, SceneCondition, SharedScene, ShotConditions, as_bits, from_bits
 
-
-class ShotConditions(NamedTuple):
-    """What one shot adds to CONDITIONING; the field names are the keys there."""
-
-    cinescene_camera: Tensor
-    """[1, t, 3, 4] relative poses of the latent frames."""
-    cinescene_latents: Tensor
-    """[1, v, 16, h, w] view latents, normalised, in slot order."""
-    cinescene_features: Tensor
-    """[1, v, c, rows, columns] scene features in slot order."""
-
-    @classmethod
-    def of(cls, context: Context, camera: Tensor) -> "ShotConditions":
-        """Join a scene in slot order and [t, 3, 4] poses."""
-        return cls(camera[None].float(), context.latents[None], context.features[None])
-
-
-def as_bits(poses: Tensor) -> Tensor:
-    """Float32 poses as int32: the host casts every float among the conditions to the type of the model.
-
-    In bfloat16 a camera 8 m away would be up to 1.6 cm off.
-    """
-    return poses.float().contiguous().view(torch.int32)
-
-
-def from_bits(poses: Tensor) -> Tensor:
-    """What `as_bits` made, in float32 again; float32 stays as it is."""
-    return poses.view(torch.float32)
+SCENE = "cinescene_scene"
+"""Name of the scene among the network's inputs."""
 
 
 class HostAttention(NamedTuple):
@@ -97,7 +74,7 @@ class CineSceneWan(CineSceneTransformer):
         transformer_options: dict[str, Any] | None = None,
         **shot: Any,
     ) -> Tensor:
-        """Predict the velocity of [b, 16, t, h, w] latents; `shot` holds the fields of `ShotConditions`."""
+        """Predict the velocity of [b, 16, t, h, w] latents; `shot` holds `cinescene_camera` and `cinescene_scene`."""
         options = {} if transformer_options is None else transformer_options
         if shot.get("cinescene_camera") is not None:
             shot["cinescene_camera"] = from_bits(shot["cinescene_camera"])
@@ -114,17 +91,12 @@ class CineSceneWan(CineSceneTransformer):
         transformer_options: dict[str, Any],
         *,
         cinescene_camera: Tensor | None = None,
-        cinescene_latents: Tensor | None = None,
-        cinescene_features: Tensor | None = None,
+        cinescene_scene: SharedScene | None = None,
         **_others: Any,
     ) -> Tensor:
         """`forward` inside the wrappers. Without a scene and a camera this is Wan2.1."""
-        scene = None
-        if cinescene_latents is not None and cinescene_features is not None:
-            check_sizes(x, cinescene_latents)
-            views = cinescene_latents.shape[1]
-            positions = torch.cat(temporal_positions(self.record.positions, x.shape[2], views))
-            scene = self.embed_context(cinescene_latents, cinescene_features, positions)
+        attention = HostAttention(transformer_options)
+        scene = None if cinescene_scene is None else self.scene_of(cinescene_scene, x, attention)
         transformer_options["total_blocks"] = len(self.blocks)
         transformer_options["block_type"] = "double"
         transformer_options["grid_sizes"] = (x.shape[2], x.shape[3] // 2, x.shape[4] // 2)
@@ -136,12 +108,28 @@ class CineSceneWan(CineSceneTransformer):
             context=scene,
             context_timestep=timestep if self.record.context_timestep == "shared" else None,
             context_attention=self.record.context_attention,
-            attention=HostAttention(transformer_options),
+            attention=attention,
+        )
+
+    def scene_of(self, shared: SharedScene, video: Tensor, attention: HostAttention) -> SceneContext | ReadScene:
+        """The scene's tokens; or, where they attend only to themselves, what the whole run reads of them."""
+        check_sizes(video, shared.latents)
+        frames, views = video.shape[2], shared.latents.shape[1]
+
+        def embed() -> SceneContext:
+            positions = torch.cat(temporal_positions(self.record.positions, frames, views))
+            return self.embed_context(shared.latents.to(video), shared.features.to(video), positions)
+
+        mode = self.record.context_attention
+        if mode == "joint" or shared.weights_vary():
+            return embed()
+        return shared.read_once(
+            frames, video.device, lambda: ReadScene(tuple(self.read_context(embed(), mode, attention)))
         )
 
     def run_block(self, index: int, *inputs: Any) -> Tensor:
         """Run one block, or what a patch of the user puts in its place."""
-        tokens, segments, text, rotary, camera, attention = inputs
+        tokens, segments, text, rotary, camera, attention, memory = inputs
         options = attention.options
         options["block_index"] = index
         replace = options.get("patches_replace", {}).get("dit", {}).get(("double_block", index))
@@ -151,7 +139,8 @@ class CineSceneWan(CineSceneTransformer):
         def original_block(given: dict[str, Any]) -> dict[str, Tensor]:
             given_attention = HostAttention(given["transformer_options"])
             block = self.blocks[index]
-            return {"img": block(given["img"], given["vec"], given["txt"], given["pe"], camera, given_attention)}
+            tokens = block(given["img"], given["vec"], given["txt"], given["pe"], camera, given_attention, memory)
+            return {"img": tokens}
 
         arguments = {"img": tokens, "txt": text, "vec": segments, "pe": rotary, "transformer_options": options}
         return replace(arguments, {"original_block": original_block})["img"]
@@ -195,28 +184,59 @@ class CineSceneBaseModel(comfy.model_base.WAN21):
         self.image_to_video = False
         self.cinescene = record
         self.projector = projector
-        # A view adds one frame of I_t and one of F_t; the host counts latent frames.
-        self.memory_usage_factor_conds = ("cinescene_latents",)
-        self.memory_usage_shape_process = {
-            "cinescene_latents": lambda shape: [shape[0], shape[2], 2 * shape[1], *shape[3:]]
-        }
+        self.scenes: weakref.WeakSet[SharedScene] = weakref.WeakSet()
 
     def concat_cond(self, **kwargs: Any) -> None:
         """Text-to-video: nothing is joined to the channels."""
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """The network's inputs for one entry of a CONDITIONING."""
-        found = {name: kwargs[name] for name in ShotConditions._fields if kwargs.get(name) is not None}
-        for name, value in found.items():
-            # Moved and cast here, once: the host would do it again in every step.
-            is_camera = name == "cinescene_camera"
-            found[name] = as_bits(value) if is_camera else value.to(kwargs["device"], self.get_dtype_inference())
-        return super().extra_conds(**kwargs) | {name: comfy.conds.CONDRegular(value) for name, value in found.items()}
+        camera, latents, features = (kwargs.get(name) for name in ShotConditions._fields)
+        found = super().extra_conds(**kwargs)
+        if camera is not None:
+            found["cinescene_camera"] = comfy.conds.CONDRegular(as_bits(camera))
+        if latents is not None and features is not None:
+            found[SCENE] = SceneCondition(self.share_scene(latents, features, kwargs["device"]))
+        return found
+
+    def share_scene(self, latents: Tensor, features: Tensor, device: torch.device) -> SharedScene:
+        """The place of the run that begins: one for all conditions that hold these values.
+
+        It is moved and cast here, once: the host would do it again in every step.
+        """
+        latents, features = (value.to(device, self.get_dtype_inference()) for value in (latents, features))
+        for shared in self.scenes:
+            if shared.is_of(latents, features):
+                return shared
+        shared = SharedScene(latents, features, self.weights_vary)
+        self.scenes.add(shared)
+        return shared
+
+    def weights_vary(self) -> bool:
+        """Whether hooks of the host change the weights from step to step."""
+        return self.current_patcher is not None and self.current_patcher.current_hooks is not None
 
     def extra_conds_shapes(self, **kwargs: Any) -> dict[str, list[int]]:
         """What counts for memory before anything is loaded."""
         latents = kwargs.get("cinescene_latents")
-        return {} if latents is None else {"cinescene_latents": list(latents.shape)}
+        return {} if latents is None else {SCENE: list(latents.shape)}
+
+    def memory_required(self, input_shape: list[int], cond_shapes: dict[str, list[list[int]]] | None = None) -> float:
+        """Bytes of a step beside the weights, by the host's own rule for latent frames.
+
+        A view is one frame of I_t and one of F_t. In mode `joint` they stand behind the video in every step; else
+        they are read before the first, and what was read stays: two tensors as wide as the model for every block.
+        """
+        scenes = (cond_shapes or {}).get(SCENE, [])
+        frames = [[batch, channels, 2 * views, *size] for batch, views, channels, *size in scenes]
+        video = super().memory_required(input_shape)
+        if self.cinescene.context_attention == "joint":
+            return video + sum(super(CineSceneBaseModel, self).memory_required(shape) for shape in frames)
+        config = self.diffusion_model.config
+        width = 2 * config.num_layers * config.width * comfy.model_management.dtype_size(self.get_dtype_inference())
+        reading = [super(CineSceneBaseModel, self).memory_required(shape) for shape in frames]
+        kept = [width * math.prod(shape[2:]) // 4 for shape in frames]
+        return max([video, *reading]) + max(kept, default=0)
 
     def resize_cond_for_context_window(
         self, cond_key: str, cond_value: Any, window: Any, x_in: Tensor, device: Any, retain_index_list: Any = ()
@@ -224,7 +244,7 @@ class CineSceneBaseModel(comfy.model_base.WAN21):
         """Cut the camera to a window of frames; every window sees the whole scene."""
         if cond_key == "cinescene_camera" and isinstance(cond_value, comfy.conds.CONDRegular):
             return comfy.conds.CONDRegular(window.get_tensor(cond_value.cond, device, dim=1))
-        return cond_value if cond_key in ShotConditions._fields else None
+        return cond_value if cond_key in (SCENE, "cinescene_camera") else None
 
     def load_model_weights(self, sd: dict[str, Tensor], unet_prefix: str = "", **options: Any) -> Any:
         """Load the weights; the host makes layers without values, so none may be missing.
@@ -338,22 +358,31 @@ def own_solver(name: str) -> comfy.samplers.KSAMPLER:
     return comfy.samplers.KSAMPLER(follow)
 
 
+class IntervalGuider(comfy.samplers.CFGGuider):
+    """Guidance as `SamplingConfig` wants it: outside its interval the host leaves the negative branch out."""
+
+    config: SamplingConfig
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, *more: Any, **named: Any) -> Tensor:
+        self.set_cfg(self.config.guidance_at(float(timestep[0])))
+        return super().predict_noise(x, timestep, *more, **named)
+
+
 def sample(model: Any, positive: Any, negative: Any, latent: dict[str, Any], config: SamplingConfig) -> dict[str, Any]:
     """Denoise a LATENT by the host's own sampling, with the core's schedule and solver."""
     model = with_shift(model, config.shift)
     start = latent["samples"]
-    samples = comfy.sample.sample_custom(
-        model,
+    guider = IntervalGuider(model)
+    guider.config = config
+    guider.set_conds(positive, negative)
+    samples = guider.sample(
         comfy.sample.prepare_noise(start, config.seed, latent.get("batch_index")),
-        config.guidance,
+        start,
         own_solver(config.solver),
         flow_sigmas(config.steps, config.shift).float(),
-        positive,
-        negative,
-        start,
-        noise_mask=latent.get("noise_mask"),
+        denoise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, config.steps),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=config.seed,
     )
-    return {**latent, "samples": samples}
+    return {**latent, "samples": samples.to(comfy.model_management.intermediate_device())}

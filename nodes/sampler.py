@@ -66,13 +66,41 @@ class Sampler(io.ComfyNode):
                     default=DEFAULTS.solver,
                     tooltip="How a step is computed: 'unipc' needs fewer steps, 'euler' is the plain one.",
                 ),
+                io.Float.Input(
+                    "guidance_low",
+                    default=DEFAULTS.guidance_low,
+                    min=0,
+                    max=1,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Below this noise level the negative prompt is left out, which halves the time of a step.",
+                ),
+                io.Float.Input(
+                    "guidance_high",
+                    default=DEFAULTS.guidance_high,
+                    min=0,
+                    max=1,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Above this noise level the negative prompt is left out, which halves the time of a step.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The video, for VAE Decode.")],
         )
 
     @classmethod
-    def validate_inputs(cls, steps: int, guidance: float, shift: float, solver: str) -> str | bool:
-        return problem_of(SamplingConfig, steps=steps, guidance=guidance, shift=shift, solver=solver)
+    def validate_inputs(
+        cls, steps: int, guidance: float, shift: float, solver: str, guidance_low: float = 0, guidance_high: float = 1
+    ) -> str | bool:
+        return problem_of(
+            SamplingConfig,
+            steps=steps,
+            guidance=guidance,
+            shift=shift,
+            solver=solver,
+            guidance_low=guidance_low,
+            guidance_high=guidance_high,
+        )
 
     @classmethod
     def execute(

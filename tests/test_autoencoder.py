@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from cinescene_core.checks import CheckpointError, ShapeError
 from cinescene_core.models.autoencoder import WanAutoencoder, new_autoencoder
@@ -164,6 +165,37 @@ def test_encoding_is_the_posterior_mean_of_the_range_minus_one_to_one(network):
     frames = clip(5)
     expected = network.encode((frames * 2 - 1).permute(0, 4, 1, 2, 3)).latent_dist.mean
     assert torch.equal(WanAutoencoder(network).encode(frames), expected)
+
+
+@pytest.mark.parametrize("base_dim", [4, 8])
+def test_a_picture_needs_the_last_tap_alone(base_dim):
+    torch.manual_seed(1)
+    network = new_autoencoder(base_dim).eval()
+    pictures = torch.cat([clip(1, 32, 48, seed=seed) for seed in range(3)])
+    with torch.no_grad():
+        whole = network.encode((pictures * 2 - 1).permute(0, 4, 1, 2, 3)).latent_dist.mean
+    found = WanAutoencoder(network).encode(pictures)
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-6 * float(whole.abs().max()))
+
+
+def test_a_picture_costs_a_third_at_full_size():
+    network = new_autoencoder(96, device="meta")
+    picture = torch.empty(1, 1, 384, 672, 3, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        WanAutoencoder(network).encode(picture)
+    ours = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        network.encode(picture.permute(0, 4, 1, 2, 3))
+    assert counter.get_total_flops() / ours == pytest.approx(2.8, abs=0.05)
+
+
+def test_training_sees_through_pictures(network):
+    """The layers for pictures are the network's own, not copies of their values."""
+    vae, frames = autoencoder_from_state_dict(dict(network.state_dict())), clip(1)
+    before = vae.encode(frames)
+    with torch.no_grad():
+        vae.network.encoder.conv_in.weight += 0.1
+    assert (vae.encode(frames) - before).abs().max() > 1e-3
 
 
 def test_latents_are_raw_and_not_normalised(network, original):

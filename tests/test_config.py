@@ -68,6 +68,8 @@ def test_view_settings_at_the_ends_of_their_ranges_pass():
     [
         ({"steps": 0}, r"steps must be at least 1; got 0"),
         ({"guidance": 0.9}, r"guidance must be at least 1 \(no guidance\); got 0\.9"),
+        ({"guidance_low": -0.1}, r"guidance_low and guidance_high must be noise levels in order.* got -0\.1 and 1\.0"),
+        ({"guidance_low": 0.8, "guidance_high": 0.2}, r"got 0\.8 and 0\.2\. Use 0 and 1 for guidance at every step"),
         ({"guidance": math.nan}, r"guidance must be at least 1 \(no guidance\); got nan"),
         ({"shift": 0}, r"shift must be a positive number; got 0"),
         ({"shift": math.nan}, r"shift must be a positive number; got nan"),
@@ -124,7 +126,7 @@ def test_a_whole_number_serves_as_a_real_one():
         ('{"licence": null}', r"field 'licence' must be str; got None"),
         ('{"positions": ["paired"]}', r"field 'positions' must be str; got \['paired'\]"),
         ('{"format": 2}', r"field 'format' is 2; this version knows \[1\]\. Update CineScene"),
-        ('{"context_attention": "dense"}', r"field 'context_attention' is 'dense'; .* knows \['joint', 'cached'\]"),
+        ('{"context_attention": "dense"}', r"is 'dense'; this version knows \['joint', 'cached', 'per_view'\]"),
         ('{"positions": "random"}', r"field 'positions' is 'random'"),
         ('{"context_timestep": "half"}', r"field 'context_timestep' is 'half'"),
         (

@@ -8,7 +8,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "cinescene_core"
 FOUNDATION = ["config", "checks", "cameras", "types", "latents", "files", "costs", "devices", "metrics"]
-STAGES = ["panorama", "views", "scene", "trajectory", "animatic", "context", "sampler", "video", "pipeline"]
+STAGES = [
+    "panorama",
+    "views",
+    "scene",
+    "trajectory",
+    "animatic",
+    "context",
+    "scene_cache",
+    "sampler",
+    "video",
+    "pipeline",
+]
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server", "node_helpers", "latent_preview"}
 TRAINING = {"lightning", "pytorch_lightning", "cinescene_training"}
 FORBIDDEN = {"cinescene_core": HOST | TRAINING, "nodes": TRAINING, "training": HOST}

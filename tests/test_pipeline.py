@@ -11,7 +11,7 @@ import cinescene_core.pipeline
 from cinescene_core.checks import CheckpointError, CineSceneWarning, Interrupted, ShapeError
 from cinescene_core.config import SamplingConfig
 from cinescene_core.context import build_context, shuffled_order
-from cinescene_core.pipeline import Models, encode_place, generate, load_models, load_nano
+from cinescene_core.pipeline import Models, cache_scene, encode_place, generate, load_models, load_nano
 from cinescene_core.sampler import sample_latents
 from cinescene_core.scene import encode_scene
 from cinescene_core.trajectory import preset_trajectory
@@ -91,6 +91,23 @@ def test_a_scene_is_not_encoded_twice(models, trajectory, shot):
     assert [cost.stage for cost in again.costs] == ["text", "sampling", "video"]
     assert all(cost.seconds > 0 for cost in shot.costs)
     assert all(cost.peak_bytes is None or cost.peak_bytes > 2**20 for cost in shot.costs)
+
+
+@pytest.mark.parametrize("mode", ["cached", "per_view"])
+def test_one_cache_serves_every_prompt_seed_and_path(models, trajectory, shot, mode):
+    cached = dataclasses.replace(models, config=dataclasses.replace(models.config, context_attention=mode))
+    first = generate(cached, shot.scene, PROMPT, trajectory, sampling=SAMPLING)
+    assert [cost.stage for cost in first.costs] == ["text", "cache", "sampling", "video"]
+    other = dataclasses.replace(SAMPLING, seed=9)
+    path = preset_trajectory("dolly_in", num_frames=5, fov_degrees=90.0, fps=15.0)
+    again = generate(cached, shot.scene, "a blue robot", path, sampling=other, cache=first.cache)
+    assert [cost.stage for cost in again.costs] == ["text", "sampling", "video"]
+    fresh = generate(cached, shot.scene, "a blue robot", path, sampling=other)
+    assert torch.equal(again.latents, fresh.latents)
+    made = cache_scene(cached, shot.scene, 5)
+    assert made.identity == first.cache.identity
+    with pytest.raises(CheckpointError, match="made of the scene, order and number of frames"):
+        generate(cached, shot.scene, PROMPT, path, sampling=SAMPLING, shuffle_seed=1, cache=made)
 
 
 def test_views_may_be_given_instead_of_a_panorama(models, panorama, trajectory, shot):

@@ -300,6 +300,22 @@ def test_the_scene_is_embedded_once_and_each_step_runs_its_branches(monkeypatch,
     assert calls["forward"] == branches
 
 
+def test_outside_the_interval_one_branch_is_computed(monkeypatch, model, context):
+    forwards = []
+    call = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda *args, **kwargs: forwards.append(float(args[1])) or call(*args, **kwargs)
+    )
+    # Sigmas of shift 2 in three steps: 1, 4/5, 1/2.
+    config = dataclasses.replace(EULER, guidance_low=0.6, guidance_high=0.9)
+    narrow = sample_latents(model, TEXT, NEGATIVE, PAN, context, config)
+    assert forwards == pytest.approx([1000, 800, 800, 500])
+    plain = sample_latents(model, TEXT, NEGATIVE, PAN, context, dataclasses.replace(EULER, guidance=1.0))
+    nowhere = dataclasses.replace(EULER, guidance_low=0.9, guidance_high=0.95)
+    assert torch.equal(sample_latents(model, TEXT, NEGATIVE, PAN, context, nowhere), plain)
+    assert not torch.equal(narrow, plain)
+
+
 def test_one_branch_needs_no_negative(model, context):
     config = SamplingConfig(steps=2, guidance=1.0)
     without = sample_latents(model, TEXT, None, PAN, context, config)

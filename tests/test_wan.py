@@ -13,7 +13,7 @@ from cinescene_core.config import WanConfig
 from cinescene_core.models.conditioning import start_conditioning
 from cinescene_core.models.precision import parameter_dtype
 from cinescene_core.models.rotary import rotary_tables
-from cinescene_core.models.wan import CineSceneTransformer, SceneContext, Segment
+from cinescene_core.models.wan import CineSceneTransformer, Groups, SceneContext, Segment
 
 diffusers.logging.set_verbosity_error()
 
@@ -242,7 +242,7 @@ def in_two_passes(model: CineSceneTransformer, given: dict) -> torch.Tensor:
         return scaled_dot_product_attention(q, k, v)
 
     clean = model.project_time(model.embed_time(torch.zeros(2), torch.float32))
-    alone = [Segment(0, clean), Segment(context.tokens.shape[1], clean, self_contained=True)]
+    alone = [Segment(0, clean), Segment(context.tokens.shape[1], clean, groups=Groups(1, 1))]
     tokens, rotary = context.tokens, rotary_tables(context.positions, *size)
     nothing = torch.zeros(2, 0, model.config.width)
     for block in model.blocks:
@@ -301,7 +301,7 @@ def test_segments_equal_a_table_per_token():
     timesteps[:, : 3 * 15] = given["timestep"][:, None]
     with torch.no_grad():
         theirs = twin(video, timesteps, text).sample[:, :, :3]
-        context = SceneContext(model.embed_latents(video[:, :, 3:]), torch.arange(3, 5))
+        context = SceneContext(model.embed_latents(video[:, :, 3:]), torch.arange(3, 5), 2, (3, 5))
         ours = model(video[:, :, :3], given["timestep"], text, context=context)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
 

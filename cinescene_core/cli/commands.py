@@ -64,6 +64,8 @@ def run_generate(options: argparse.Namespace) -> None:
     sampling = SamplingConfig(
         steps=options.steps,
         guidance=options.guidance,
+        guidance_low=options.guidance_interval[0],
+        guidance_high=options.guidance_interval[1],
         shift=options.shift,
         solver=options.solver,
         seed=options.seed,

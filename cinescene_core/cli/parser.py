@@ -145,6 +145,14 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     """How the shot is denoised."""
     parser.add_argument("--steps", type=int, default=SAMPLING.steps, help="default %(default)s")
     parser.add_argument("--guidance", type=float, default=SAMPLING.guidance, help="default %(default)s; 1 is none")
+    parser.add_argument(
+        "--guidance-interval",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        default=(SAMPLING.guidance_low, SAMPLING.guidance_high),
+        help="noise levels between which guidance is computed; fewer take less time (default 0 1)",
+    )
     parser.add_argument("--shift", type=float, default=SAMPLING.shift, help="timestep shift (default %(default)s)")
     parser.add_argument("--solver", choices=("unipc", "euler"), default=SAMPLING.solver, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=SAMPLING.seed, help="default %(default)s")

@@ -1,10 +1,12 @@
 """Wan2.1's video VAE outside a host, over diffusers: frames to raw latents and back."""
 
+import copy
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from ..checks import check_num_frames, check_shape, check_video_size
 from ..config import LATENT_CHANNELS
@@ -40,8 +42,15 @@ class WanAutoencoder(nn.Module):
         check_num_frames(sizes["f"])
         check_video_size(sizes["w"], sizes["h"])
         pixels = rearrange(frames.to(self.network.device), "b f h w c -> b c f h w") * 2 - 1
-        posterior = self.network.encode(pixels.to(self.network.dtype)).latent_dist
-        return posterior.mode().float()
+        pixels = pixels.to(self.network.dtype)
+        if sizes["f"] == 1:
+            return self._encode_pictures(pixels)
+        return self.network.encode(pixels).latent_dist.mode().float()
+
+    def _encode_pictures(self, pixels: Tensor) -> Tensor:
+        """[b, 3, 1, h, w] to [b, 16, 1, h/8, w/8] with a third of the work: see `LastTap`."""
+        moments = self.network.quant_conv(for_pictures(self.network.encoder)(pixels))
+        return moments[:, :LATENT_CHANNELS].float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -59,6 +68,36 @@ class WanAutoencoder(nn.Module):
         check_shape("latents", latents, f"b {LATENT_CHANNELS} t h w")
         pixels = self.network.decode(latents.to(self.network.device, self.network.dtype)).sample
         return rearrange(pixels.float().clamp(-1, 1) / 2 + 0.5, "b c f h w -> b f h w c")
+
+
+class LastTap(nn.Module):
+    """A convolution that is causal in time, on clips of one frame.
+
+    Its earlier taps meet only the zeros in front of the clip, so the last one alone is left: a convolution
+    of the picture.
+    """
+
+    def __init__(self, convolution: nn.Conv3d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, c, 1, h, w], padded to keep its size before the stride."""
+        whole = self.convolution
+        _, height, width = whole.kernel_size
+        picture = conv2d(
+            x[:, :, 0], whole.weight[:, :, -1], whole.bias, whole.stride[1:], padding=(height // 2, width // 2)
+        )
+        return picture[:, :, None]
+
+
+def for_pictures(encoder: nn.Module) -> nn.Module:
+    """The VAE's encoder for clips of one frame, on the same weights."""
+    pictures = copy.deepcopy(encoder, {id(parameter): parameter for parameter in encoder.parameters()})
+    convolutions = [(name, layer) for name, layer in pictures.named_modules() if isinstance(layer, nn.Conv3d)]
+    for name, layer in convolutions:
+        pictures.set_submodule(name, LastTap(layer))
+    return pictures
 
 
 def new_autoencoder(base_dim: int, device: torch.device | str = "cpu") -> nn.Module:

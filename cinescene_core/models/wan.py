@@ -16,9 +16,9 @@ Letters: b batch, t latent frames, h w latent height and width, r s token rows a
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from einops import rearrange, repeat
@@ -40,14 +40,21 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q, k, v of [b, heads, n, c] to [b, heads, n, c]."""
 
 
+class Groups(NamedTuple):
+    """Who attends to whom in a segment of [streams, views, n] tokens: those of a view to each other alone."""
+
+    streams: int
+    views: int
+
+
 class Segment(NamedTuple):
     """A run of tokens that share one timestep."""
 
     length: int
     modulation: Tensor
     """[b, 6, d]: shift, scale and gate of self-attention, then of the feed-forward."""
-    self_contained: bool = False
-    """Its tokens attend only to each other and do not read the prompt. Such segments stand last."""
+    groups: Groups | None = None
+    """Where its tokens attend only to their group and do not read the prompt. Such a segment stands last."""
 
 
 class SceneContext(NamedTuple):
@@ -57,6 +64,33 @@ class SceneContext(NamedTuple):
     """[b, n, d]: I_t then F_t."""
     positions: Tensor
     """[2v] temporal positions on the CPU, one per context frame."""
+    num_views: int
+    """v."""
+    size: tuple[int, int]
+    """Rows and columns of tokens per context frame."""
+
+    def groups(self, mode: ContextAttention) -> Groups | None:
+        """Who attends to whom among its tokens; None for everyone to everyone, the video included."""
+        if mode == "joint":
+            return None
+        return Groups(1, 1) if mode == "cached" else Groups(len(self.positions) // self.num_views, self.num_views)
+
+
+class KeysValues(NamedTuple):
+    """What one block's self-attention reads of tokens that it has seen before."""
+
+    keys: Tensor
+    """[b, heads, n, c], normalised and rotated."""
+    values: Tensor
+    """[b, heads, n, c]."""
+
+
+class SceneMemory(Protocol):
+    """A context that was read before (`CineSceneTransformer.read_context`), wherever it is kept."""
+
+    def layers(self, device: torch.device, dtype: torch.dtype) -> Iterator[KeysValues]:
+        """What the video reads in each block."""
+        ...
 
 
 class WanAttention(nn.Module):
@@ -69,13 +103,34 @@ class WanAttention(nn.Module):
         self.q, self.k, self.v, self.o = (operations.Linear(width, width, **placement) for _ in range(4))
         self.norm_q, self.norm_k = (operations.RMSNorm(width, eps=config.eps, **placement) for _ in range(2))
 
-    def forward(self, tokens: Tensor, source: Tensor, attention: Attention, rotary: Rotary | None = None) -> Tensor:
-        """Let `tokens` [b, n, d] read `source` [b, m, d]; return [b, n, d]."""
+    def forward(
+        self,
+        tokens: Tensor,
+        source: Tensor,
+        attention: Attention,
+        rotary: Rotary | None = None,
+        memory: KeysValues | None = None,
+    ) -> Tensor:
+        """Let `tokens` [b, n, d] read `source` [b, m, d], and behind it `memory`; return [b, n, d]."""
+        q, k, v = self.project(tokens, source, rotary)
+        if memory is not None:
+            k, v = (
+                torch.cat([own, seen.expand(len(own), -1, -1, -1)], dim=2)
+                for own, seen in ((k, memory.keys), (v, memory.values))
+            )
+        return self.join(attention(q, k, v))
+
+    def project(self, tokens: Tensor, source: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of `tokens`, keys and values of `source`: [b, heads, n, c] each."""
         q, k, v = self.norm_q(self.q(tokens)), self.norm_k(self.k(source)), self.v(source)
         q, k, v = (rearrange(x, "b n (heads c) -> b heads n c", heads=self.num_heads) for x in (q, k, v))
         if rotary is not None:
             q, k = apply_rotary(q, rotary), apply_rotary(k, rotary)
-        return self.o(rearrange(attention(q, k, v), "b heads n c -> b n (heads c)"))
+        return q, k, v
+
+    def join(self, heads: Tensor) -> Tensor:
+        """[b, heads, n, c] to [b, n, d]."""
+        return self.o(rearrange(heads, "b heads n c -> b n (heads c)"))
 
 
 class WanBlock(nn.Module):
@@ -106,6 +161,7 @@ class WanBlock(nn.Module):
         rotary: Rotary,
         camera: Tensor | None,
         attention: Attention,
+        memory: KeysValues | None = None,
     ) -> Tensor:
         """One layer.
 
@@ -116,6 +172,7 @@ class WanBlock(nn.Module):
             rotary: rotations of the n tokens.
             camera: [b, t, 12] poses of the video's latent frames, or None.
             attention: the attention function.
+            memory: keys and values of a context that is not among the tokens, from `read_context`.
 
         Returns:
             [b, n, d].
@@ -123,13 +180,13 @@ class WanBlock(nn.Module):
         modulation = in_float32(torch.stack([s.modulation for s in segments], dim=1))
         table = self.modulation.to(modulation) + modulation
         lengths = [segment.length for segment in segments]
-        num_open = sum(segment.length for segment in segments if not segment.self_contained)
+        num_open = sum(segment.length for segment in segments if segment.groups is None)
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.unbind(2)  # each [b, segments, d]
 
         attended = modulate(self.norm1, tokens, lengths, shift, scale)
         if camera is not None:
             attended = self.add_camera(attended, lengths[0], camera)
-        attended = self.self_attn(attended, attended, contain(attention, num_open), rotary)
+        attended = self.self_attn(attended, attended, contain(attention, num_open, segments[-1].groups), rotary, memory)
         tokens = add_gated(tokens, self.projector(attended), lengths, gate)
         reading, contained = tokens.tensor_split([num_open], dim=1)
         asking = self.norm3(in_float32(reading)).to(tokens.dtype)
@@ -137,6 +194,21 @@ class WanBlock(nn.Module):
         tokens = torch.cat([reading, contained], dim=1) if contained.shape[1] else reading
         fed = self.ffn(modulate(self.norm2, tokens, lengths, ffn_shift, ffn_scale))
         return add_gated(tokens, fed, lengths, ffn_gate)
+
+    def read_context(
+        self, tokens: Tensor, segment: Segment, rotary: Rotary, attention: Attention
+    ) -> tuple[Tensor, KeysValues]:
+        """One layer of a context that attends only to itself: its tokens, and what the video reads of it."""
+        table = self.modulation.to(in_float32(segment.modulation)) + in_float32(segment.modulation)
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.split(1, dim=1)  # each [b, 1, d]
+        lengths = [segment.length]
+
+        attended = modulate(self.norm1, tokens, lengths, shift, scale)
+        q, k, v = self.self_attn.project(attended, attended, rotary)
+        attended = self.self_attn.join(contain(attention, 0, segment.groups)(q, k, v))
+        tokens = add_gated(tokens, self.projector(attended), lengths, gate)
+        fed = self.ffn(modulate(self.norm2, tokens, lengths, ffn_shift, ffn_scale))
+        return add_gated(tokens, fed, lengths, ffn_gate), KeysValues(k, v)
 
     def add_camera(self, tokens: Tensor, num_video_tokens: int, camera: Tensor) -> Tensor:
         """Add each latent frame's pose to its tokens; context tokens receive zero (section 4.2)."""
@@ -190,6 +262,7 @@ class CineSceneTransformer(nn.Module):
         width = config.width
         self.config = config
         self.gradient_checkpointing = False
+        self.attention: Attention = scaled_dot_product_attention
         self.patch_embedding = operations.Conv3d(LATENT_CHANNELS, width, PATCH_SIZE, stride=PATCH_SIZE, **placement)
         self.text_embedding = nn.Sequential(
             operations.Linear(config.text_width, width, **placement),
@@ -215,10 +288,10 @@ class CineSceneTransformer(nn.Module):
         text: Tensor,
         *,
         camera: Tensor | None = None,
-        context: SceneContext | None = None,
+        context: SceneContext | SceneMemory | None = None,
         context_timestep: Tensor | None = None,
         context_attention: ContextAttention = "joint",
-        attention: Attention = scaled_dot_product_attention,
+        attention: Attention | None = None,
     ) -> Tensor:
         """Predict the velocity `noise - video` of a noisy video.
 
@@ -227,12 +300,13 @@ class CineSceneTransformer(nn.Module):
             timestep: [b] in 0..1000, the noise level times 1000.
             text: [b, l, text_width] prompt embedding.
             camera: [b, t, 3, 4] relative poses of the latent frames (`Trajectory.latent_poses`).
-            context: the scene, from `embed_context`.
+            context: the scene, from `embed_context`, or its keys and values, from `read_context`.
             context_timestep: [b] timestep that modulates the context; None is 0: it is clean.
             context_attention: `joint`: every token attends to every token (section 4.2); `cached`: the
                 context attends only to itself and does not read the prompt, so that nothing about
-                it depends on the video, the prompt or the step.
-            attention: q, k, v of [b, heads, n, c] to [b, heads, n, c].
+                it depends on the video, the prompt or the step; `per_view`: each view, besides,
+                attends only to its own image and features.
+            attention: in place of the model's own `attention`: q, k, v of [b, heads, n, c] to [b, heads, n, c].
 
         Returns:
             [b, 16, t, h, w] velocity.
@@ -250,21 +324,50 @@ class CineSceneTransformer(nn.Module):
         positions = torch.arange(sizes["t"], device="cpu")
         time = self.embed_time(timestep, video.dtype)
         segments = [Segment(tokens.shape[1], self.project_time(time))]
-        if context is not None:
+        memories: Iterable[KeysValues | None] = [None] * len(self.blocks)
+        if isinstance(context, SceneContext):
             clean = torch.zeros_like(timestep) if context_timestep is None else context_timestep
             clean_time = self.project_time(self.embed_time(clean, video.dtype))
-            segments.append(Segment(context.tokens.shape[1], clean_time, context_attention == "cached"))
+            segments.append(Segment(context.tokens.shape[1], clean_time, context.groups(context_attention)))
             tokens = torch.cat([tokens, context.tokens.expand(sizes["b"], -1, -1)], dim=1)
             positions = torch.cat([positions, context.positions])
+        elif context is not None:
+            memories = context.layers(video.device, video.dtype)
         if camera is not None:
             check_shape("camera", camera, f"{sizes['b']} {sizes['t']} 3 4")
             camera = rearrange(camera, "b t row column -> b t (row column)")
         rotary = rotary_tables(positions, sizes["h"] // 2, sizes["w"] // 2, self.config.head_width, video.device)
         text = self.text_embedding(text)
-        for index in range(len(self.blocks)):
-            tokens = self.run_block(index, tokens, segments, text, rotary, camera, attention)
+        for index, memory in enumerate(memories):
+            tokens = self.run_block(index, tokens, segments, text, rotary, camera, attention or self.attention, memory)
         patches = self.head(tokens[:, : segments[0].length], time)
         return rearrange(patches, "b (t r s) (p q c) -> b c t (r p) (s q)", t=sizes["t"], r=sizes["h"] // 2, p=2, q=2)
+
+    @torch.no_grad()
+    def read_context(
+        self,
+        context: SceneContext,
+        context_attention: ContextAttention,
+        attention: Attention | None = None,
+    ) -> Iterator[KeysValues]:
+        """Run a context that attends only to itself through the blocks, once for every video that will read it.
+
+        Args:
+            context: the scene, from `embed_context`.
+            context_attention: `cached` or `per_view`; see `forward`.
+            attention: as in `forward`.
+
+        Yields:
+            What the video reads of it in each block: keys and values of [b, heads, n, c].
+        """
+        tokens = context.tokens
+        clean = self.embed_time(torch.zeros(len(tokens), device=tokens.device), tokens.dtype)
+        segment = Segment(tokens.shape[1], self.project_time(clean), context.groups(context_attention))
+        rotary = rotary_tables(context.positions, *context.size, self.config.head_width, tokens.device)
+        blocks: Iterable[Any] = self.blocks
+        for block in blocks:
+            tokens, memory = block.read_context(tokens, segment, rotary, attention or self.attention)
+            yield memory
 
     def run_block(self, index: int, *inputs: Any) -> Tensor:
         """Run one block; hosts that replace blocks override this."""
@@ -292,7 +395,8 @@ class CineSceneTransformer(nn.Module):
         check_shape("positions", positions, f"{2 * sizes['v']}")
         image_tokens = self.embed_latents(rearrange(latents, "b v c h w -> b c v h w"))
         feature_tokens = self.scene_embed(features, (sizes["h"], sizes["w"])).to(image_tokens.dtype)
-        return SceneContext(torch.cat([image_tokens, feature_tokens], dim=1), positions)
+        tokens = torch.cat([image_tokens, feature_tokens], dim=1)
+        return SceneContext(tokens, positions, sizes["v"], (sizes["h"] // 2, sizes["w"] // 2))
 
     def embed_time(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         """[b] timesteps to [b, d]."""
@@ -304,19 +408,26 @@ class CineSceneTransformer(nn.Module):
         return rearrange(self.time_projection(time), "b (six d) -> b six d", six=6)
 
 
-def contain(attention: Attention, num_open: int) -> Attention:
-    """Attention in which the tokens behind the first `num_open` attend only to each other.
+def contain(attention: Attention, num_open: int, groups: Groups | None) -> Attention:
+    """Attention in which the tokens behind the first `num_open` attend only to their group.
 
-    The open ones attend to all. This is the mask of context mode `cached`, in two calls instead of
-    a mask, so every attention backend computes it.
+    The open ones attend to all. This is the mask of context modes `cached` and `per_view`, in two calls
+    instead of a mask, so every attention backend computes it.
     """
+    if groups is None:
+        return attention
+    streams, views = groups
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if q.shape[2] == num_open:
-            return attention(q, k, v)
-        read_all = attention(q[:, :, :num_open], k, v)
-        read_own = attention(*(x[:, :, num_open:] for x in (q, k, v)))
-        return torch.cat([read_all, read_own], dim=2)
+        batch = len(q)
+        grouped = (
+            rearrange(x[:, :, num_open:], "b heads (s v n) c -> (b v) heads (s n) c", s=streams, v=views)
+            for x in (q, k, v)
+        )
+        read_own = rearrange(attention(*grouped), "(b v) heads (s n) c -> b heads (s v n) c", b=batch, s=streams)
+        if num_open == 0:
+            return read_own
+        return torch.cat([attention(q[:, :, :num_open], k, v), read_own], dim=2)
 
     return attend
 

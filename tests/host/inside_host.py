@@ -6,6 +6,7 @@ The tests read the report; nothing is judged here.
 """
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -104,9 +105,18 @@ def make_inputs() -> dict[str, Tensor]:
 
 
 INPUTS = make_inputs()
-SHOT = host.ShotConditions(INPUTS["camera"], INPUTS["latents"], INPUTS["features"])
+conditions = module("nodes.conditions")
+SHOT = conditions.ShotConditions(INPUTS["camera"], INPUTS["latents"], INPUTS["features"])
 CONDITIONS = {sign: [[INPUTS[sign], SHOT._asdict()]] for sign in ("positive", "negative")}
 EMPTY = {"samples": torch.zeros(1, 16, NUM_FRAMES, *SIZE)}
+
+
+def network_inputs() -> dict[str, Any]:
+    """Camera and place as the host gives them to the network."""
+    return {
+        "cinescene_camera": conditions.as_bits(INPUTS["camera"]),
+        "cinescene_scene": conditions.SharedScene(INPUTS["latents"], INPUTS["features"]),
+    }
 
 
 def core_velocity(core: Any, record: Any, video: Tensor, timestep: Tensor, text: Tensor, **changes: Any) -> Tensor:
@@ -126,7 +136,7 @@ def measure_forward() -> None:
     report["record"] = {"positions": model.model.cinescene.positions, "class": type(model.model).__name__}
     comfy.model_management.load_models_gpu([model])
     timestep = torch.tensor([700.0])
-    got = model.model.diffusion_model(INPUTS["video"], timestep, INPUTS["positive"], {}, **SHOT._asdict())
+    got = model.model.diffusion_model(INPUTS["video"], timestep, INPUTS["positive"], {}, **network_inputs())
     report["forward"] = difference(got, core_velocity(core, record, INPUTS["video"], timestep, INPUTS["positive"]))
 
 
@@ -227,6 +237,22 @@ def measure_batching() -> None:
     report["apart"] = difference(apart, together)
 
 
+def measure_interval() -> None:
+    """Outside the guidance interval the host computes one branch."""
+    model = own_load("tiny_cinescene.safetensors")
+    batches: list[list[float]] = []
+
+    def count(executor: Any, x: Tensor, timestep: Tensor, *rest: Any, **named: Any) -> Tensor:
+        batches.append([len(x), round(float(timestep[0]))])
+        return executor(x, timestep, *rest, **named)
+
+    counted = model.clone()
+    counted.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "count", count)
+    config = core_config.SamplingConfig(steps=STEPS, shift=1.0, solver="euler", guidance_low=0.4, guidance_high=0.8)
+    host.sample(counted, CONDITIONS["positive"], CONDITIONS["negative"], EMPTY, config)
+    report["interval"] = batches
+
+
 def measure_patches() -> None:
     """Block replacement and attention overrides, as other packs use them."""
     model = own_load("tiny_cinescene.safetensors")
@@ -257,6 +283,61 @@ def measure_patches() -> None:
     report["overridden_blocks"] = seen
 
 
+def count_readings(model: Any) -> list[int]:
+    """Grows by one whenever the network reads a place."""
+    network, readings = model.model.diffusion_model, []
+
+    def counted(*arguments: Any) -> Any:
+        readings.append(1)
+        return type(network).read_context(network, *arguments)
+
+    network.read_context = counted
+    return readings
+
+
+def measure_cached() -> None:
+    """A place is read once a run, for both branches together or apart, and gone when the run ends, however it ends."""
+    report["cached"] = {}
+    for mode in ("cached", "per_view"):
+        name = f"tiny_{mode}.safetensors"
+        core, record = weights.load_transformer(folder_paths.get_full_path_or_raise("diffusion_models", name))
+        model = own_load(name)
+        readings = count_readings(model)
+
+        def velocity(latents: Tensor, sigma: float, core: Any = core, record: Any = record, mode: str = mode) -> Tensor:
+            def predict(text: Tensor) -> Tensor:
+                timestep = torch.tensor([sigma * 1000])
+                return core_velocity(core, record, latents, timestep, text, context_attention=mode)
+
+            return core_sampler.guided_velocity(predict, INPUTS["positive"], INPUTS["negative"], GUIDANCE)
+
+        config = core_config.SamplingConfig(steps=STEPS, shift=SHIFT, solver="euler")
+        found = core_sampler.denoise(velocity, core_sampler.make_noise(EMPTY["samples"].shape, SEED), config)
+        together = denoise(model)
+        patcher = comfy.model_patcher.ModelPatcher
+        measured, patcher.get_free_memory = patcher.get_free_memory, lambda *_: 0
+        apart = denoise(model)
+        patcher.get_free_memory = measured
+        gc.collect()
+        report["cached"][mode] = {
+            "equal": difference(together, module("cinescene_core.latents").denormalise_latents(found)),
+            "apart": difference(apart, together),
+            "readings": len(readings),
+            "left": len(model.model.scenes),
+            "interrupted": is_interrupted(denoise, model),
+            "left_interrupted": gc.collect() * 0 + len(model.model.scenes),
+        }
+    model = own_load("tiny_cached.safetensors")
+    plain = denoise(model)
+    lora = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("loras", "tiny_lora.safetensors"))
+    adapted, _ = comfy.sd.load_lora_for_models(model, None, lora, 0.5, 0)
+    report["cached_lora"] = [difference(denoise(adapted), plain), difference(denoise(model), plain)]
+    report["cached_memory"] = [
+        model.model.memory_required([1, 16, NUM_FRAMES, *SIZE], cond_shapes=shapes)
+        for shapes in ({}, {"cinescene_scene": [list(INPUTS["latents"].shape)]})
+    ]
+
+
 def measure_weights() -> None:
     """LoRA, fp8 storage, a folded projector, and what the host counts for memory."""
     model = own_load("tiny_cinescene.safetensors")
@@ -269,7 +350,7 @@ def measure_weights() -> None:
     report["after_lora"] = difference(denoise(model), plain)
     without, with_scene = (
         model.model.memory_required([1, 16, NUM_FRAMES, *SIZE], cond_shapes=shapes)
-        for shapes in ({}, {"cinescene_latents": [list(INPUTS["latents"].shape)]})
+        for shapes in ({}, {"cinescene_scene": [list(INPUTS["latents"].shape)]})
     )
     report["memory"] = with_scene / without
     report["shapes"] = model.model.extra_conds_shapes(**SHOT._asdict())
@@ -287,7 +368,7 @@ def measure_windows() -> None:
     model = own_load("tiny_cinescene.safetensors")
     frames = 4
     camera = torch.arange(frames, dtype=torch.float32)[None, :, None, None].expand(1, frames, 3, 4).contiguous()
-    conditions = [[INPUTS["positive"], {**SHOT._asdict(), "cinescene_camera": camera}]]
+    shot = [[INPUTS["positive"], {**SHOT._asdict(), "cinescene_camera": camera}]]
     cameras: list[list[float]] = []
 
     def look(executor: Any, x: Tensor, *rest: Any, **named: Any) -> Tensor:
@@ -304,7 +385,7 @@ def measure_windows() -> None:
     handler.causal_window_fix = False  # newer hosts show every window the frame before it
     windowed.model_options["context_handler"] = handler
     latent = {"samples": torch.zeros(1, 16, frames, *SIZE)}
-    host.sample(windowed, conditions, conditions, latent, core_config.SamplingConfig(steps=1, guidance=1.0))
+    host.sample(windowed, shot, shot, latent, core_config.SamplingConfig(steps=1, guidance=1.0))
     report["window_cameras"] = cameras
 
 
@@ -414,7 +495,9 @@ MEASURES = (
     measure_sampling,
     measure_precision,
     measure_batching,
+    measure_interval,
     measure_patches,
+    measure_cached,
     measure_weights,
     measure_fp8_camera,
     measure_windows,

@@ -48,6 +48,11 @@ def test_guidance_branches_together_or_apart_give_the_same_video(inside):
     assert inside["apart"] < SAME_VIDEO
 
 
+def test_guidance_outside_its_interval_is_not_computed(inside):
+    # Four steps of shift 1: sigma 1, 3/4, 1/2, 1/4; the interval is 0.4 to 0.8.
+    assert inside["interval"] == [[1, 1000], [2, 750], [2, 500], [1, 250]]
+
+
 def test_block_patches_are_called_and_decide(inside):
     assert inside["replaced_blocks"] == [1, 1, 1, 1]
     assert inside["replaced"] == 0
@@ -71,7 +76,35 @@ def test_lora_changes_the_video_and_leaves_the_model_as_it_was(inside):
 def test_the_scene_counts_for_memory(inside):
     # 2 latent frames of video, and 3 views with one frame of I_t and one of F_t each.
     assert inside["memory"] == pytest.approx((2 + 2 * 3) / 2)
-    assert inside["shapes"] == {"cinescene_latents": [1, 3, 16, 4, 6]}
+    assert inside["shapes"] == {"cinescene_scene": [1, 3, 16, 4, 6]}
+
+
+@pytest.mark.parametrize("mode", ["cached", "per_view"])
+def test_a_place_is_read_once_a_run(inside, mode):
+    found = inside["cached"][mode]
+    assert found["equal"] < SAME_VIDEO
+    assert found["apart"] < SAME_VIDEO
+    assert found["readings"] == 2  # one run with the branches together, one with them apart
+
+
+@pytest.mark.parametrize("mode", ["cached", "per_view"])
+def test_what_was_read_is_gone_with_the_run(inside, mode):
+    found = inside["cached"][mode]
+    assert found["interrupted"]
+    assert found["left"] == found["left_interrupted"] == 0
+
+
+def test_a_lora_is_read_too_and_leaves_nothing(inside):
+    changed, after = inside["cached_lora"]
+    assert changed > 0.01
+    assert after == 0
+
+
+def test_what_was_read_counts_for_memory(inside):
+    without, with_scene = inside["cached_memory"]
+    # Six frames are read before the first of two frames is sampled; then keys and values of 6 x 2 x 3 tokens, 128
+    # wide, stay for each of two blocks, in float32.
+    assert with_scene == pytest.approx(without * 6 / 2 + 2 * (6 * 2 * 3) * 128 * 2 * 4)
 
 
 @pytest.mark.parametrize(("name", "mantissa_bits"), [("fp8_e4m3fn", 3), ("fp8_e5m2", 2)])

@@ -38,6 +38,9 @@ def write_tiny_files(base: Path) -> None:
     state = random_transformer().state_dict()
     save_transformer(models / "diffusion_models/tiny_cinescene.safetensors", state, RECORD)
     save_transformer(models / "diffusion_models/tiny_bf16.safetensors", state, RECORD, dtype=torch.bfloat16)
+    for mode in ("cached", "per_view"):
+        record = dataclasses.replace(RECORD, context_attention=mode, context_timestep="zero")
+        save_transformer(models / f"diffusion_models/tiny_{mode}.safetensors", state, record)
     save_transformer(models / "diffusion_models/tiny_folded.safetensors", fold_projector(state), RECORD)
     stock = random_transformer(
         dataclasses.replace(WAN, text_width=4096)

@@ -20,7 +20,7 @@ from cinescene_core.latents import latent_shape
 from cinescene_core.models.autoencoder import new_autoencoder
 from cinescene_core.models.rotary import rotary_tables
 from cinescene_core.models.vggt import VGGT, VGGTConfig
-from cinescene_core.models.wan import CineSceneTransformer, Segment
+from cinescene_core.models.wan import CineSceneTransformer, Groups, Segment
 from cinescene_training.building import mark_trainable
 from cinescene_training.config import PAPER_TRAINABLE, RunConfig, ShotConfig
 
@@ -122,7 +122,10 @@ def saved_by_a_block(config: WanConfig, num_tokens: int, mode: ContextAttention)
 
     tokens = torch.empty(1, num_tokens, config.width, device="meta", dtype=torch.bfloat16, requires_grad=True)
     row = torch.empty(1, 6, config.width, device="meta")
-    segments = [Segment(num_video, row), Segment(num_tokens - num_video, row, mode == "cached")]
+    segments = [
+        Segment(num_video, row),
+        Segment(num_tokens - num_video, row, Groups(1, 1) if mode == "cached" else None),
+    ]
     positions = torch.arange(num_tokens // (rows * columns))
     rotary = rotary_tables(positions, rows, columns, config.head_width, tokens.device)
     text = torch.empty(1, TEXT_ROWS, config.width, device="meta", dtype=torch.bfloat16)

@@ -168,12 +168,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if (self.start_from is None) == (self.sizes is None):
             raise ValueError("give either 'start_from' or 'sizes'.")
-        if self.context_attention == "cached" and self.context_timestep == "shared":
+        if self.context_attention != "joint" and self.context_timestep == "shared":
             raise ValueError(
-                "context_attention 'cached' computes the context once, at timestep zero; got context_timestep "
+                f"context_attention {self.context_attention!r} computes the context once, at timestep zero; got context_timestep "
                 "'shared'. Set context_timestep zero, or context_attention joint."
             )
-        if self.join in ("channel", "view") and (self.context_attention == "cached" or self.features == "separate"):
+        if self.join in ("channel", "view") and (self.context_attention != "joint" or self.features == "separate"):
             raise ValueError(
                 f"join '{self.join}' has no cached mode and no separate tokens; set context_attention joint and "
                 "features fused."

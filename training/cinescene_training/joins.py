@@ -25,6 +25,7 @@ from cinescene_core.models.wan import (
     PATCH_SIZE,
     Attention,
     CineSceneTransformer,
+    KeysValues,
     SceneContext,
     Segment,
     WanAttention,
@@ -81,7 +82,10 @@ class ChannelNetwork(SceneNetwork):
         if self.config.features != "none":
             size = (scene.latents.shape[3], scene.latents.shape[4])
             parts.append(self.feature_embedding(self.transformer.scene_embed(features_of(scene, self.config), size)))
-        return SceneContext(torch.stack(parts).sum(0), torch.arange(num_latent_frames))
+        rows, columns = (side // 2 for side in scene.latents.shape[-2:])
+        return SceneContext(
+            torch.stack(parts).sum(0), torch.arange(num_latent_frames), num_latent_frames, (rows, columns)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +136,11 @@ class ViewBlock(WanBlock):
         rotary: Rotary,
         camera: Tensor | None,
         attention: Attention,
+        memory: KeysValues | None = None,
     ) -> Tensor:
-        """One layer; `attention` is `Streams`, all else as in `WanBlock`."""
+        """One layer; `attention` is `Streams`, all else as in `WanBlock`. Streams that meet leave nothing to remember."""
         assert isinstance(attention, Streams)
+        assert memory is None
         shared = in_float32(torch.stack([s.modulation for s in segments], dim=1))
         lengths = [segment.length for segment in segments]
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.to(shared) + shared).unbind(2)
@@ -190,7 +196,7 @@ class ViewNetwork(SceneNetwork):
         """
         check_one_view_per_frame("view", scene, num_latent_frames)
         context = super().embed_scene(scene, num_latent_frames)
-        return SceneContext(context.tokens, torch.arange(len(context.positions)) % num_latent_frames)
+        return context._replace(positions=torch.arange(len(context.positions)) % num_latent_frames)
 
 
 def view_attention_of(transformer: CineSceneTransformer) -> dict[str, Tensor]:

@@ -84,7 +84,8 @@ class SceneNetwork(nn.Module):
         elif self.config.features != "none":
             groups.append((embed(features_of(scene, self.config), size), feature_slots))
         tokens, positions = zip(*groups, strict=True)
-        return SceneContext(torch.cat([part.to(tokens[0].dtype) for part in tokens], dim=1), torch.cat(positions))
+        joined = torch.cat([part.to(tokens[0].dtype) for part in tokens], dim=1)
+        return SceneContext(joined, torch.cat(positions), views, (size[0] // 2, size[1] // 2))
 
     def guide_losses(self, clip_features: Tensor | None) -> Mapping[str, Tensor]:
         """Losses beside the flow's, by name, of the last forward pass in training; the paper's way has none."""

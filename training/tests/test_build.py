@@ -220,7 +220,9 @@ def test_a_bad_place_and_a_place_without_a_good_clip_are_named(tmp_path, encoder
     assert (tmp_path / "problems.txt").read_text().splitlines()[0] == f"listing\tplace7\t{listed.reason}"
     cache = EncodedCache(tmp_path, "train")
     assert [clip.place for clip in cache.items] == ["place2", "place2"]
-    assert torch.equal(cache.sample(0).view_latents[0], encoders.vae.encode(pictures("place2", 1)[None])[0, :, 0])
+    alone = encoders.vae.encode(pictures("place2", 1)[None])[0, :, 0]
+    # Convolutions of several pictures at once round differently in the last digits.
+    torch.testing.assert_close(cache.sample(0).view_latents[0], alone, rtol=0, atol=1e-6)
 
 
 def test_latents_that_are_not_finite_are_a_problem(tmp_path, encoders):

@@ -1,0 +1,58 @@
+"""Who computes attention: PyTorch, or a faster kernel that is installed beside it."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from .wan import Attention
+
+AttentionBackend = Literal["sdpa", "sage", "flash"]
+PACKAGES: dict[AttentionBackend, str] = {"sage": "sageattention", "flash": "flash_attn"}
+"""What must be installed for a backend; PyTorch's own needs nothing."""
+BACKENDS: tuple[AttentionBackend, ...] = ("sdpa", *PACKAGES)
+
+
+def attention_backend(name: AttentionBackend) -> Attention:
+    """The attention function of a backend, for `CineSceneTransformer.forward`.
+
+    Args:
+        name: `sdpa`: PyTorch's own, exact; `sage`: SageAttention, 8-bit, for CUDA cards since 2020; `flash`:
+            FlashAttention, exact, in 16 bits only.
+
+    Raises:
+        ValueError: an unknown name, or a package that is not installed.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"attention must be one of {list(BACKENDS)}; got {name!r}. Use 'sdpa', PyTorch's own.")
+    if name == "sdpa":
+        return scaled_dot_product_attention
+    package = PACKAGES[name]
+    if find_spec(package) is None:
+        raise ValueError(f"attention '{name}' needs the package {package}, which is not installed. Use 'sdpa'.")
+    return _sage() if name == "sage" else _flash()
+
+
+def _sage() -> Attention:
+    from sageattention import sageattn  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    call: Callable[..., Tensor] = sageattn
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return call(q, k, v, tensor_layout="HND", is_causal=False)
+
+    return attention
+
+
+def _flash() -> Attention:
+    from flash_attn import flash_attn_func  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    call: Any = flash_attn_func
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        result: Tensor = call(*(x.transpose(1, 2) for x in (q, k, v)))  # it wants [b, n, heads, c]
+        return result.transpose(1, 2)
+
+    return attention
