@@ -170,8 +170,8 @@ class ModelConfig:
             raise ValueError("give either 'start_from' or 'sizes'.")
         if self.context_attention != "joint" and self.context_timestep == "shared":
             raise ValueError(
-                f"context_attention {self.context_attention!r} computes the context once, at timestep zero; got context_timestep "
-                "'shared'. Set context_timestep zero, or context_attention joint."
+                f"context_attention {self.context_attention!r} computes the context once, at timestep zero; got "
+                "context_timestep 'shared'. Set context_timestep zero, or context_attention joint."
             )
         if self.join in ("channel", "view") and (self.context_attention != "joint" or self.features == "separate"):
             raise ValueError(

@@ -138,7 +138,7 @@ class ViewBlock(WanBlock):
         attention: Attention,
         memory: KeysValues | None = None,
     ) -> Tensor:
-        """One layer; `attention` is `Streams`, all else as in `WanBlock`. Streams that meet leave nothing to remember."""
+        """One layer; `attention` is `Streams`, all else as in `WanBlock`. Streams that meet cannot be remembered."""
         assert isinstance(attention, Streams)
         assert memory is None
         shared = in_float32(torch.stack([s.modulation for s in segments], dim=1))
