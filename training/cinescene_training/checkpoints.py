@@ -136,5 +136,6 @@ def differs(name: str, had: object, wanted: object) -> str:
     """The sentence for a checkpoint of another run."""
     return (
         f"This checkpoint was trained with {name} = {had!r}, but this run says {wanted!r}. Resume with the same "
-        "configuration, or start a new run (start_from, where its task has it, takes an export)."
+        "configuration (run.steps may grow under optimiser.schedule constant alone), or start a new run (start_from, "
+        "where its task has it, takes an export)."
     )

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from .config import RunConfig, TrainingConfig, load_config
 from .data.build import build_cache
 from .data.cache import EncodedCache
 from .data.calibrate import run_calibration
-from .data.footage import SPLITS
+from .data.footage import SPLITS, Split
+from .data.shards import DamagedShardError
 from .encoders.vae_module import VAETrainingConfig, fit_vae
 from .encoders.vggt_module import VGGTTrainingConfig, fit_vggt
 from .evaluate import EvaluationOptions
@@ -60,6 +62,7 @@ def run_calibrate(options: argparse.Namespace) -> None:
             f"{options.config.name} does not say where the calibration goes. Set cache.source.calibration to a .json "
             "file, which cache and fit then read."
         )
+    source.calibration.parent.mkdir(parents=True, exist_ok=True)
     print(run_calibration(source.root, source.calibration, options.max_places))
 
 
@@ -68,13 +71,28 @@ def run_cache(options: argparse.Namespace) -> None:
     config = load_config(options.config, options.set)
     if options.verify:
         only = config.cache.source.only
-        for split in SPLITS if only is None else (only,):
-            cache = EncodedCache(config.cache.folder, split)
-            cache.verify()
-            print(f"{split}: {len(cache)} clips, every shard as its digest says")
+        verify_cache(config.cache.folder, SPLITS if only is None else (only,))
         return
     report = build_cache(config.cache, device=options.device, workers=options.workers, on_progress=show_progress)
     print(report)
+
+
+def verify_cache(folder: Path, splits: Sequence[Split]) -> None:
+    """Read every shard of a cache and print how each split stands.
+
+    Raises:
+        DamagedShardError: some are damaged; the sentence names them all.
+    """
+    damaged = []
+    for split in splits:
+        cache = EncodedCache(folder, split)
+        try:
+            cache.verify()
+            print(f"{split}: {len(cache)} clips, every shard as its digest says")
+        except DamagedShardError as error:
+            damaged.append(f"{split}: {error}")
+    if damaged:
+        raise DamagedShardError(" ".join(damaged))
 
 
 def run_fit(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """The command: from a configuration to a checkpoint, a film and a table; and the sentence for what cannot be done."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,22 @@ def test_losses_can_be_asked_for_again(yaml_file, capsys):
 def test_the_cache_can_be_verified(yaml_file, capsys):
     assert main(["cache", "--config", str(yaml_file), "--verify"]) == 0
     assert "train: 6 clips, every shard as its digest says" in capsys.readouterr().out
+
+
+def test_every_damaged_split_is_named(studio, yaml_file, tmp_path, capsys):
+    record = yaml.safe_load(yaml_file.read_text(encoding="utf-8"))
+    record["cache"]["folder"] = str(shutil.copytree(record["cache"]["folder"], tmp_path / "cache"))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
+    for name in ("train-00000.safetensors", "test-00000.safetensors"):
+        shard = tmp_path / "cache" / name
+        content = bytearray(shard.read_bytes())
+        content[-1] ^= 1
+        shard.write_bytes(content)
+    assert main(["cache", "--config", str(tmp_path / "run.yaml"), "--verify"]) == 2
+    said = capsys.readouterr()
+    assert "validation: " in said.out
+    assert "train: 1 of " in said.err
+    assert "test: 1 of " in said.err
 
 
 def test_a_cache_of_one_side_is_made_and_verified(tmp_path, capsys):
@@ -189,13 +206,13 @@ def test_a_run_is_calibrated_into_the_file_it_names(tmp_path, capsys):
         panorama = textured_panorama(seed)
         clips = place_clips(panorama, moves=("static",), heading=20.0, frames=1)
         write_place(root, f"place{seed}", panorama, clips, caption=CAPTION, caption_action_only=ACTION)
-    source = {"kind": "scene_decoupled", "root": str(root), "calibration": str(tmp_path / "calibration.json")}
+    source = {"kind": "scene_decoupled", "root": str(root), "calibration": str(tmp_path / "runs" / "calibration.json")}
     record = as_record(tiny_config(tmp_path)) | {"name": "real"}
     record["cache"]["source"] = source
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
     assert main(["calibrate", "--config", str(tmp_path / "run.yaml"), "--max-places", "2"]) == 0
     assert "2 places fitted, 0 could not be." in capsys.readouterr().out
-    assert load_calibration(tmp_path / "calibration.json").heading_degrees == pytest.approx(20, abs=0.2)
+    assert load_calibration(tmp_path / "runs" / "calibration.json").heading_degrees == pytest.approx(20, abs=0.2)
     assert main(["calibrate", "--config", str(tmp_path / "run.yaml"), "--set", "cache.source.calibration=null"]) == 2
     assert "run.yaml does not say where the calibration goes. Set cache.source.cal" in capsys.readouterr().err
 

@@ -101,7 +101,9 @@ def test_a_real_source_becomes_a_cache(tmp_path):
 def test_too_much_held_out_and_nothing_to_read_are_refused(tmp_path):
     root = panoramas(tmp_path / "panoramas", 4)
     with pytest.raises(
-        ValueError, match=r"has 4 places that can be read; holding out 2 .* Lower source\.validation_places, or"
+        ValueError,
+        match=r"has 4 places that can be read; holding out 2 .* Lower source\.validation_places, or .* "
+        r"Items that cannot be read: 1, the first broken\.png: ",
     ):
         open_source(config_of(tmp_path, kind="panoramas", root=root, validation_places=2))
     for path in root.glob("pano*"):

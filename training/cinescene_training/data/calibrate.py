@@ -152,7 +152,7 @@ def calibration_report(calibration: Calibration) -> str:
         f"Pitch: {calibration.pitch_degrees:.2f} degrees {turned[calibration.pitch_from]} "
         f"(spread {calibration.pitch_spread_degrees:.2f}).",
         f"Lens: a filmback of {calibration.filmback_mm:.2f} mm; {lenses} "
-        f"(spread {calibration.fov_spread_degrees:.2f}).",
+        f"(spread {calibration.fov_spread_degrees:.2f}). Set cache.shot.fov_degrees to the lens you film with.",
     ]
     for name in ("yaw", "pitch"):
         angles = [getattr(fit, f"start_{name}_degrees") for fit in fits]

@@ -64,10 +64,14 @@ def open_source(config: CacheConfig, device: torch.device | str = "cpu") -> Sour
         return Source((Side(source.only, footage, tuple(footage.places)),), problems)
     share = source.validation_places / len(footage.places)
     if share >= 0.5:
+        first = [
+            f" Items that cannot be read: {len(problems)}, the first {problem.item}: {problem.reason}"
+            for problem in problems[:1]
+        ]
         raise ValueError(
             f"{source.root} has {len(footage.places)} places that can be read; holding out "
             f"{source.validation_places} for validation and as many for test leaves none to train on. "
-            "Lower source.validation_places, or put all on one side with source.only."
+            f"Lower source.validation_places, or put all on one side with source.only.{''.join(first)}"
         )
     split = hold_out(footage.places, validation=share, test=share, seed=source.split_seed)
     sides = tuple(_side(name, footage, getattr(split, name)) for name in SPLITS)
