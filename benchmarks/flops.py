@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cinescene_core.config import CineSceneConfig, ContextAttention, WanConfig
 from cinescene_core.latents import latent_shape
-from cinescene_core.models.wan import CineSceneTransformer, KeysValues, SceneContext, SceneMemory
+from cinescene_core.models.sequence import KeysValues, SceneContext, SceneMemory
+from cinescene_core.models.wan import CineSceneTransformer
 
 RESULT = Path(__file__).parent / "results" / "flops.md"
 SHOT = CineSceneConfig()

@@ -224,11 +224,10 @@ def generate(
         shuffle_seed: shuffles the views behind the first (section 4.3); None keeps their order.
         cache: from an earlier shot of that scene, or from `cache_scene`.
         device: where the networks run; each is there only for its own stage.
-        on_progress: told (stage, done, total).
-        should_stop: asked between steps; True raises `Interrupted`.
+        on_progress, should_stop: told (stage, done, total); asked between steps, True raises `Interrupted`.
 
     Returns:
-        The video, its latents, the scene for further shots, and the cost of each stage.
+        The video, its latents, scene and cache for further shots, and the cost of each stage.
 
     Raises:
         ValueError: an input that the message names, before any work.
@@ -240,8 +239,7 @@ def generate(
         place = encode_place(models, place, view_config=view_config, device=device, on_progress=tell, meter=meter)
     context = _slotted(models, place, len(trajectory), shuffle_seed)
     if cache is None and models.config.context_attention != "joint":
-        with meter.stage("cache"), on_device(models.transformer, meter.device):
-            cache = build_scene_cache(models.transformer, context, models.config.context_attention)
+        cache = _read(models, context, meter)
     with meter.stage("sampling"), on_device(models.transformer, meter.device):
         latents = sample_latents(
             models.transformer,
@@ -292,6 +290,12 @@ def _slotted(models: Models, scene: Scene, num_frames: int, shuffle_seed: int | 
     """The scene as shots of that length and order read it."""
     order = None if shuffle_seed is None else shuffled_order(len(scene.views), shuffle_seed)
     return build_context(scene, latent_frames(num_frames), models.config, order)
+
+
+def _read(models: Models, context: Context, meter: CostMeter) -> SceneCache:
+    """What the video reads of the scene."""
+    with meter.stage("cache"), on_device(models.transformer, meter.device):
+        return build_scene_cache(models.transformer, context, models.config.context_attention)
 
 
 def _encode_text(models: Models, prompts: Sequence[str], meter: CostMeter, tell: OnProgress) -> list[Tensor]:

@@ -8,6 +8,7 @@ velocity `noise - latents`, and sampling follows it from sigma 1 to 0.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from .checks import Interrupted, ShapeError, check_shape
 from .config import SPATIAL_STRIDE, ContextAttention, ContextTimestep, SamplingConfig
 from .context import check_one_lens
 from .latents import denormalise_latents, latent_shape
-from .models.wan import CineSceneTransformer, SceneContext
+from .models.sequence import SceneContext
+from .models.wan import CineSceneTransformer
 from .scene_cache import SceneCache, build_scene_cache, check_scene_cache, embed_scene
 from .types import Context, Trajectory
 
@@ -149,38 +151,39 @@ def sample_latents(
     device, dtype = weight.device, weight.dtype
     for name, rows in (("text", text), ("negative", text if negative is None else negative)):
         check_shape(name, rows, f"1 l {model.config.text_width}")
-    positive = text.to(device, dtype)
-    negative = None if negative is None else negative.to(device, dtype)
+    text, negative = text.to(device, dtype), None if negative is None else negative.to(device, dtype)
     camera = trajectory.latent_poses()[None].to(device, torch.float32)
-    scene: SceneContext | SceneCache
-    if cache is not None:
-        check_scene_cache(cache, model, context, context_attention)
-        scene = cache
-    elif context_attention != "joint":
-        scene = build_scene_cache(model, context, context_attention)
-    else:
-        scene = embed_scene(model, context)
+    scene = scene_to_read(model, context, context_attention, cache)
 
     def velocity(latents: Tensor, sigma: float) -> Tensor:
         timestep = torch.full((1,), sigma * TIMESTEPS, device=device)
         shared = timestep if context_timestep == "shared" else None
+        modes: Any = {"context_timestep": shared, "context_attention": context_attention}
         noisy = latents.to(dtype)
 
         def predict(prompt: Tensor) -> Tensor:
-            return model(
-                noisy,
-                timestep,
-                prompt,
-                camera=camera,
-                context=scene,
-                context_timestep=shared,
-                context_attention=context_attention,
-            ).float()
+            return model(noisy, timestep, prompt, camera=camera, context=scene, **modes).float()
 
-        return guided_velocity(predict, positive, negative, config.guidance_at(sigma))
+        return guided_velocity(predict, text, negative, config.guidance_at(sigma))
 
     noise = make_noise(shape, config.seed).to(device)
     return denormalise_latents(denoise(velocity, noise, config, on_step=on_step, should_stop=should_stop))
+
+
+def scene_to_read(
+    model: CineSceneTransformer, context: Context, context_attention: ContextAttention, cache: SceneCache | None
+) -> SceneContext | SceneCache:
+    """What every step reads of a scene: its tokens in mode `joint`, else what was or is now read of them once.
+
+    Raises:
+        CheckpointError: the cache is another scene's, model's or mode's.
+    """
+    if cache is not None:
+        check_scene_cache(cache, model, context, context_attention)
+        return cache
+    if context_attention != "joint":
+        return build_scene_cache(model, context, context_attention)
+    return embed_scene(model, context)
 
 
 def shot_shape(trajectory: Trajectory, context: Context) -> tuple[int, ...]:

@@ -45,6 +45,8 @@ PACK_FOLDER = BASE / "custom_nodes" / "ComfyUI-CineScene"
 NUM_VIEWS, NUM_FRAMES, SIZE = 3, 2, (4, 6)
 STEPS, GUIDANCE, SHIFT, SEED = 4, 5.0, 8.0, 7
 """Steps that divide 1000: for others the host's schedule takes the nearest of its 1000 levels."""
+CACHE_STEPS, CACHE_THRESHOLD = 10, 3.0
+"""Of the host's step caches; a network with random weights changes much from step to step."""
 report: dict[str, Any] = {}
 
 
@@ -338,6 +340,75 @@ def measure_cached() -> None:
     ]
 
 
+def measure_step_caches() -> None:
+    """EasyCache and LazyCache: which steps they leave out, and whether what stands in for them follows their rule."""
+    from comfy_extras import nodes_easycache
+
+    report["step_caches"] = {}
+    for mode in ("cinescene", "cached"):
+        name = f"tiny_{mode}.safetensors"
+        core, record = weights.load_transformer(folder_paths.get_full_path_or_raise("diffusion_models", name))
+        model = own_load(name)
+        plain, computed = denoise(model, CACHE_STEPS), watch_sigmas(model)
+        for cache in ("EasyCache", "LazyCache"):
+            add = getattr(nodes_easycache, f"{cache}Node").execute
+            computed.clear()
+            never = denoise(add(model, 0.0, 0.0, 1.0, False).args[0], CACHE_STEPS)
+            all_of_them = len(computed)
+            computed.clear()
+            cached = denoise(add(model, CACHE_THRESHOLD, 0.0, 1.0, False).args[0], CACHE_STEPS)
+            expected, kept = replay(core, record, cache, list(computed))
+            report["step_caches"][f"{cache} {mode}"] = {
+                "never": difference(never, plain),
+                "computed": [all_of_them, kept],
+                "cached": difference(cached, expected),
+                "changed": difference(cached, plain),
+                "after": difference(denoise(model, CACHE_STEPS), plain),
+            }
+
+
+def watch_sigmas(model: Any) -> list[float]:
+    """Grows by the noise level of every forward that is computed."""
+    network, sigmas = model.model.diffusion_model, []
+
+    def predict(x: Tensor, timestep: Tensor, *rest: Any, **named: Any) -> Tensor:
+        sigmas.append(float(timestep[0]) / 1000)
+        return type(network).predict(network, x, timestep, *rest, **named)
+
+    network.predict = predict
+    return sigmas
+
+
+def replay(core: Any, record: Any, cache: str, computed: list[float]) -> tuple[Tensor, list[bool]]:
+    """Sample by the core with the steps left out that a cache of the host left out.
+
+    For a step that is left out stands the output of the last computed one less its input, added to the new input: of
+    each branch's velocity in EasyCache, of the guided clean estimate in LazyCache.
+    """
+    kept: list[bool] = []
+    last: dict[str, Tensor] = {}
+
+    def velocity(x: Tensor, sigma: float) -> Tensor:
+        kept.append(any(abs(sigma - seen) < 1e-5 for seen in computed))
+        if cache == "LazyCache" and not kept[-1]:
+            return -last["estimate"] / sigma
+
+        def predict(text: Tensor) -> Tensor:
+            branch = "positive" if text is INPUTS["positive"] else "negative"
+            if kept[-1]:
+                named = {"context_attention": record.context_attention}
+                last[branch] = core_velocity(core, record, x, torch.tensor([sigma * 1000]), text, **named) - x
+            return x + last[branch]
+
+        found = core_sampler.guided_velocity(predict, INPUTS["positive"], INPUTS["negative"], GUIDANCE)
+        last["estimate"] = -sigma * found
+        return found
+
+    config = core_config.SamplingConfig(steps=CACHE_STEPS, shift=SHIFT, solver="euler")
+    noise = core_sampler.make_noise(EMPTY["samples"].shape, SEED)
+    return module("cinescene_core.latents").denormalise_latents(core_sampler.denoise(velocity, noise, config)), kept
+
+
 def measure_weights() -> None:
     """LoRA, fp8 storage, a folded projector, and what the host counts for memory."""
     model = own_load("tiny_cinescene.safetensors")
@@ -498,6 +569,7 @@ MEASURES = (
     measure_interval,
     measure_patches,
     measure_cached,
+    measure_step_caches,
     measure_weights,
     measure_fp8_camera,
     measure_windows,

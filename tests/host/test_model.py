@@ -107,6 +107,20 @@ def test_what_was_read_counts_for_memory(inside):
     assert with_scene == pytest.approx(without * 6 / 2 + 2 * (6 * 2 * 3) * 128 * 2 * 4)
 
 
+@pytest.mark.parametrize("mode", ["cinescene", "cached"])
+@pytest.mark.parametrize("cache", ["EasyCache", "LazyCache"])
+def test_the_hosts_step_caches_work(inside, cache, mode):
+    found = inside["step_caches"][f"{cache} {mode}"]
+    assert found["never"] == 0  # a threshold that nothing meets
+    all_of_them, computed = found["computed"]
+    assert all_of_them == len(computed)  # both branches in one forward a step
+    assert computed[0]
+    assert 0 < sum(computed) < len(computed)
+    assert found["changed"] > 0.01
+    assert found["cached"] < SAME_VIDEO
+    assert found["after"] == 0
+
+
 @pytest.mark.parametrize(("name", "mantissa_bits"), [("fp8_e4m3fn", 3), ("fp8_e5m2", 2)])
 def test_fp8_weights_stay_near(inside, name, mantissa_bits):
     # Rounding each weight costs up to 2^-(bits + 1); four guided steps amplify it about tenfold.

@@ -21,18 +21,8 @@ from cinescene_core.checks import ShapeError
 from cinescene_core.config import LATENT_CHANNELS, WanConfig
 from cinescene_core.models.precision import in_float32
 from cinescene_core.models.rotary import Rotary, rotary_tables
-from cinescene_core.models.wan import (
-    PATCH_SIZE,
-    Attention,
-    CineSceneTransformer,
-    KeysValues,
-    SceneContext,
-    Segment,
-    WanAttention,
-    WanBlock,
-    add_gated,
-    modulate,
-)
+from cinescene_core.models.sequence import Attention, KeysValues, SceneContext, Segment
+from cinescene_core.models.wan import PATCH_SIZE, CineSceneTransformer, WanAttention, WanBlock, add_gated, modulate
 
 from .config import Join, ModelConfig
 from .network import SceneNetwork, features_of, recast

@@ -7,6 +7,7 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
 
 import pytest
 import torch
+from tiny_places import write_dataset
 from tiny_run import make_cache
 
 # One thread per test process: the tensors are tiny, and threads cost more than they bring.
@@ -19,6 +20,12 @@ def studio(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studio")
     make_cache(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def written_dataset(tmp_path_factory):
+    """A dataset in the released layout, whole; tests that damage it copy it first."""
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
 
 
 def pytest_collection_modifyitems(items):

@@ -337,9 +337,8 @@ def write_place(
         paths[clip.camera] = clip.trajectory
     if not paths:
         raise ValueError(f"{name} has no clips. A place needs at least one.")
-    captions = {"caption": caption, "caption_action_only": caption_action_only}
-    if caption_place_only is not None:
-        captions["caption_place_only"] = caption_place_only
+    place_only = {} if caption_place_only is None else {"caption_place_only": caption_place_only}
+    captions = {"caption": caption, "caption_action_only": caption_action_only} | place_only
     with atomic_write(_made(files.captions)) as temporary:
         temporary.write_text(json.dumps(captions, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
     for variant in (WITHOUT_SUBJECT, WITH_SUBJECT):
