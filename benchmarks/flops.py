@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cinescene_core.config import CineSceneConfig, ContextAttention, WanConfig
 from cinescene_core.latents import latent_shape
-from cinescene_core.models.wan import CineSceneTransformer, KeysValues, SceneContext, SceneMemory
+from cinescene_core.models.sequence import KeysValues, SceneContext, SceneMemory
+from cinescene_core.models.wan import CineSceneTransformer
 
 RESULT = Path(__file__).parent / "results" / "flops.md"
 SHOT = CineSceneConfig()
@@ -181,8 +182,9 @@ The cache is bfloat16; fp8 halves it.
 ## At the ceilings of a card
 
 50 steps with and without the prompt. Seconds are the longer of FLOPs over the matrix ceiling and bytes over the memory
-ceiling ({ceilings}); a real card reaches
-a third to two thirds of that. Bytes per forward: every weight, {ACTIVATION_PASSES:g} tensors of [tokens, width] per block (unfused), and the cache.
+ceiling ({ceilings}).
+A real card reaches a third to two thirds of that. Bytes per forward: every weight, {ACTIVATION_PASSES:g} tensors of
+[tokens, width] per block (unfused), and the cache.
 
 | job | TFLOP | GB | {" s | ".join(CARDS)} s |
 |---|---|---|{"---|" * len(CARDS)}

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from .models.rotary import Rotary
-from .models.wan import Attention, KeysValues, Segment
+from .models.sequence import Attention, KeysValues, Segment
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -264,11 +264,10 @@ def generate(
         compiled: compile the transformer's blocks in place; it pays from the second shot on.
         ranks: the processes that film this shot together, from `parallel.joined`; each calls this alike.
         device: where the networks run; each is there only for its own stage.
-        on_progress: told (stage, done, total).
-        should_stop: asked between steps; True raises `Interrupted`.
+        on_progress, should_stop: told (stage, done, total); asked between steps, True raises `Interrupted`.
 
     Returns:
-        The video, its latents, the scene for further shots, and the cost of each stage.
+        The video, its latents, scene and cache for further shots, and the cost of each stage.
 
     Raises:
         ValueError: an input that the message names, before any work.
@@ -285,8 +284,8 @@ def generate(
     context = _slotted(models, place, len(trajectory), shuffle_seed)
     if cache is None and models.config.context_attention != "joint":
         told = _told(models, device, "scene cache", views=place.views, num_frames=len(trajectory))
-        with told, meter.stage("cache"), on_device(models.transformer, meter.device):
-            cache = build_scene_cache(models.transformer, context, models.config.context_attention)
+        with told:
+            cache = _read(models, context, meter)
     selection = None
     if select_above is not None:
         selection = select_views(place, trajectory, context, select_above, models.transformer, models.config, text)
@@ -363,6 +362,12 @@ def _told(
         device,
         *stages,
     )
+
+
+def _read(models: Models, context: Context, meter: CostMeter) -> SceneCache:
+    """What the video reads of the scene."""
+    with meter.stage("cache"), on_device(models.transformer, meter.device):
+        return build_scene_cache(models.transformer, context, models.config.context_attention)
 
 
 def _encode_text(models: Models, prompts: Sequence[str], meter: CostMeter, tell: OnProgress) -> list[Tensor]:

@@ -9,6 +9,7 @@ velocity `noise - latents`, and sampling follows it from sigma 1 to 0.
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from .config import SPATIAL_STRIDE, ContextAttention, ContextTimestep, SamplingC
 from .context import check_one_lens
 from .latents import denormalise_latents, latent_shape
 from .models.compiled import is_compiled
-from .models.wan import CineSceneTransformer, SceneContext, SceneMemory
+from .models.sequence import SceneContext, SceneMemory
+from .models.wan import CineSceneTransformer
 from .parallel import Ranks
 from .scene_cache import SceneCache, build_scene_cache, check_scene_cache, embed_scene
 from .selection import keep_slots
@@ -167,10 +169,9 @@ def sample_latents(
     device, dtype = weight.device, weight.dtype
     for name, rows in (("text", text), ("negative", text if negative is None else negative)):
         check_shape(name, rows, f"1 l {model.config.text_width}")
-    positive = text.to(device, dtype)
-    negative = None if negative is None else negative.to(device, dtype)
+    text, negative = text.to(device, dtype), None if negative is None else negative.to(device, dtype)
     camera = trajectory.latent_poses()[None].to(device, torch.float32)
-    scene = _readable_scene(model, context, context_attention, cache)
+    scene: SceneContext | SceneMemory = scene_to_read(model, context, context_attention, cache)
     if slots is not None:
         scene = keep_slots(scene, slots, len(context.order))
     if step_cache is not None:
@@ -179,23 +180,16 @@ def sample_latents(
     def velocity(latents: Tensor, sigma: float) -> Tensor:
         timestep = torch.full((1,), sigma * TIMESTEPS, device=device)
         shared = timestep if context_timestep == "shared" else None
+        modes: Any = {"context_timestep": shared, "context_attention": context_attention}
         noisy = latents.to(dtype)
 
         def predict(prompt: Tensor) -> Tensor:
-            branch = "positive" if prompt is positive else "negative"
+            branch = "positive" if prompt is text else "negative"
             with contextlib.nullcontext() if step_cache is None else step_cache.following(model, branch):
-                return model(
-                    noisy,
-                    timestep,
-                    prompt,
-                    camera=camera,
-                    context=scene,
-                    context_timestep=shared,
-                    context_attention=context_attention,
-                ).float()
+                return model(noisy, timestep, prompt, camera=camera, context=scene, **modes).float()
 
         each = map if ranks is None else ranks.each
-        return guided_velocity(predict, positive, negative, config.guidance_at(sigma), each)
+        return guided_velocity(predict, text, negative, config.guidance_at(sigma), each)
 
     noise = make_noise(shape, config.seed).to(device)
     with contextlib.nullcontext() if ranks is None else ranks.sharing(model.blocks):
@@ -221,10 +215,14 @@ def check_sharing(ranks: Ranks | None, step_cache: StepCache | None, compiled: b
             )
 
 
-def _readable_scene(
+def scene_to_read(
     model: CineSceneTransformer, context: Context, context_attention: ContextAttention, cache: SceneCache | None
-) -> SceneContext | SceneMemory:
-    """The scene as the transformer takes it: embedded, or read."""
+) -> SceneContext | SceneCache:
+    """What every step reads of a scene: its tokens in mode `joint`, else what was or is now read of them once.
+
+    Raises:
+        CheckpointError: the cache is another scene's, model's or mode's.
+    """
     if cache is not None:
         check_scene_cache(cache, model, context, context_attention)
         return cache

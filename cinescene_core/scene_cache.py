@@ -21,7 +21,8 @@ from torch import Tensor
 from .checks import CheckpointError, FileFormatError
 from .config import ContextAttention
 from .files import atomic_write
-from .models.wan import CineSceneTransformer, KeysValues, SceneContext
+from .models.sequence import KeysValues, SceneContext
+from .models.wan import CineSceneTransformer
 from .types import Context, content_digest
 from .weights.files import load_tensors, read_header
 

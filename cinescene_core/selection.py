@@ -21,7 +21,8 @@ from torch.nn.functional import normalize
 from .cameras import relative_poses
 from .config import LATENT_CHANNELS, CineSceneConfig, ContextAttention, WanConfig
 from .latents import latent_frames
-from .models.wan import POSE_VALUES, CineSceneTransformer, KeysValues, SceneContext, SceneMemory
+from .models.sequence import KeysValues, SceneContext, SceneMemory
+from .models.wan import POSE_VALUES, CineSceneTransformer
 from .types import Context, Scene, Trajectory, Views
 
 STREAMS = 2

@@ -13,7 +13,7 @@ import comfy.conds
 import torch
 from torch import Tensor
 
-from ..cinescene_core.models.wan import KeysValues
+from ..cinescene_core.models.sequence import KeysValues
 from ..cinescene_core.types import Context
 
 

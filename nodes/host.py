@@ -33,7 +33,8 @@ from ..cinescene_core.checks import CheckpointError, ShapeError
 from ..cinescene_core.config import SPATIAL_STRIDE, CineSceneConfig, SamplingConfig, WanConfig
 from ..cinescene_core.context import temporal_positions
 from ..cinescene_core.models.precision import parameter_dtype
-from ..cinescene_core.models.wan import CineSceneTransformer, SceneContext
+from ..cinescene_core.models.sequence import SceneContext
+from ..cinescene_core.models.wan import CineSceneTransformer
 from ..cinescene_core.sampler import SOLVERS, TIMESTEPS, flow_sigmas
 from ..cinescene_core.weights import Header, TensorInfo, wan_config_from
 from ..cinescene_core.weights.metadata import TRANSFORMER_KEY
@@ -79,8 +80,9 @@ class CineSceneWan(CineSceneTransformer):
         if shot.get("cinescene_camera") is not None:
             shot["cinescene_camera"] = from_bits(shot["cinescene_camera"])
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
+        # A copy: EasyCache adds to it in place, and in float32 the host goes on with the same tensor.
         return WrapperExecutor.new_class_executor(self.predict, self, wrappers).execute(
-            x, timestep, context, options, **shot
+            x.clone(), timestep, context, options, **shot
         )
 
     def predict(

@@ -16,6 +16,20 @@ from .sockets import io, problem_of, schema
 DEFAULTS = SamplingConfig()
 
 
+def noise_level(name: str, default: float, where: str) -> io.Float.Input:
+    """One end of the guidance interval."""
+    return io.Float.Input(
+        name,
+        default=default,
+        min=0,
+        max=1,
+        step=0.01,
+        optional=True,
+        advanced=True,
+        tooltip=f"{where} this noise level the negative prompt is left out, which halves the time of a step.",
+    )
+
+
 class Sampler(io.ComfyNode):
     """CineSceneSampler."""
 
@@ -72,24 +86,8 @@ class Sampler(io.ComfyNode):
                     default=DEFAULTS.solver,
                     tooltip="How a step is computed: 'unipc' needs fewer steps, 'euler' is the plain one.",
                 ),
-                io.Float.Input(
-                    "guidance_low",
-                    default=DEFAULTS.guidance_low,
-                    min=0,
-                    max=1,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="Below this noise level the negative prompt is left out, which halves the time of a step.",
-                ),
-                io.Float.Input(
-                    "guidance_high",
-                    default=DEFAULTS.guidance_high,
-                    min=0,
-                    max=1,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="Above this noise level the negative prompt is left out, which halves the time of a step.",
-                ),
+                noise_level("guidance_low", DEFAULTS.guidance_low, "Below"),
+                noise_level("guidance_high", DEFAULTS.guidance_high, "Above"),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The video, for VAE Decode.")],
         )

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from test_wan import SMALL, inputs, random_model
 
 from cinescene_core.checks import CheckpointError, FileFormatError
-from cinescene_core.models.wan import SceneContext
+from cinescene_core.models.sequence import SceneContext
 from cinescene_core.scene_cache import (
     CACHE_KEY,
     SceneCache,

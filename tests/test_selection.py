@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cinescene_core.cameras import pose_from, rotation_from_angles
 from cinescene_core.config import WanConfig
-from cinescene_core.models.wan import CineSceneTransformer, KeysValues
+from cinescene_core.models.sequence import KeysValues
+from cinescene_core.models.wan import CineSceneTransformer
 from cinescene_core.scene_cache import build_scene_cache, embed_scene
 from cinescene_core.selection import (
     ForwardCost,

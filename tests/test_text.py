@@ -210,16 +210,21 @@ def test_an_empty_negative_prompt_is_all_zero(vocabulary):
 
 def test_unknown_words_share_a_row_and_are_listed_once(vocabulary):
     sentence = r"does not know zebra, wug; such words all read the same\. It knows 5 words: a, red, ball, rolls"
-    with pytest.warns(CineSceneWarning, match=sentence):
+    with pytest.warns(CineSceneWarning, match=sentence) as heard:
         rows = vocabulary.encode("a zebra wug zebra")
+    assert [warning.filename for warning in heard] == [__file__]  # it points at whoever gave the prompt
     expected = vocabulary.embedding.weight[1] + vocabulary.positions[1:4]
     assert torch.equal(rows[0, 1:4], expected)
 
 
-def test_known_words_do_not_warn(vocabulary):
+def test_known_words_and_tokens_do_not_warn(vocabulary):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         vocabulary.encode("a red ball rolls")
+        assert vocabulary.unknown_words("A red ball rolls!") == []
+        # Whoever reads many prompts asks for the words, and says it once.
+        assert vocabulary.unknown_words("A zebra, a wug, a Zebra") == ["zebra", "wug"]
+        assert vocabulary.tokenize("a zebra").tolist() == [2, 1, 0, 0, 0, 0]
 
 
 def test_a_prompt_longer_than_the_table_is_refused(vocabulary):

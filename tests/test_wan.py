@@ -13,7 +13,8 @@ from cinescene_core.config import WanConfig
 from cinescene_core.models.conditioning import start_conditioning
 from cinescene_core.models.precision import parameter_dtype
 from cinescene_core.models.rotary import rotary_tables
-from cinescene_core.models.wan import CineSceneTransformer, Groups, SceneContext, Segment
+from cinescene_core.models.sequence import Groups, SceneContext, Segment
+from cinescene_core.models.wan import CineSceneTransformer
 
 diffusers.logging.set_verbosity_error()
 

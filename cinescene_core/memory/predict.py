@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from ..config import CineSceneConfig, ContextAttention, WanConfig
 from ..latents import latent_shape
 from ..models.autoencoder import WanAutoencoder, new_autoencoder
+from ..models.sequence import KeysValues, SceneContext, SceneMemory
 from ..models.text import MAX_TOKENS
 from ..models.vggt import VGGT, VGGTConfig
-from ..models.wan import CineSceneTransformer, KeysValues, SceneContext, SceneMemory
+from ..models.wan import CineSceneTransformer
 from ..scene import PIXELS_AT_ONCE
 from ..scene_cache import CacheIdentity, CachePlace, CacheType, SceneCache, StoredBlock, StoredTensor
 from .live import peak_bytes

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from .wan import Attention
+from .sequence import Attention
 
 AttentionBackend = Literal["sdpa", "sage", "flash"]
 PACKAGES: dict[AttentionBackend, str] = {"sage": "sageattention", "flash": "flash_attn"}

@@ -179,28 +179,21 @@ class VocabularyEncoder(nn.Module):
         """What the state dict does not show, for the file's metadata."""
         return {"format": RECORD_FORMAT, "words": list(self.words)}
 
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Words of a prompt outside the vocabulary, each once; they all read the same."""
+        return list(dict.fromkeys(word for word in split_words(prompt) if word not in self.rows))
+
     def tokenize(self, prompt: str) -> Tensor:
-        """One prompt to [length] rows of the table.
+        """One prompt to [length] rows of the table; `unknown_words` share one.
 
         Raises:
             ValueError: too many words.
-
-        Warns:
-            CineSceneWarning: words outside the vocabulary, which all read the same.
         """
         words = split_words(prompt)
         if len(words) > self.length:
             raise ValueError(
                 f"The prompt has {len(words)} words; this text encoder reads at most {self.length}. "
                 f"Shorten it by {len(words) - self.length}."
-            )
-        unknown = list(dict.fromkeys(word for word in words if word not in self.rows))
-        if unknown:
-            warnings.warn(
-                f"The text encoder does not know {', '.join(unknown)}; such words all read the same. "
-                f"It knows {len(self.words)} words: {', '.join(self.words[:8])}, ...",
-                CineSceneWarning,
-                stacklevel=2,
             )
         rows = [self.rows.get(word, UNKNOWN) for word in words]
         return torch.tensor(rows + [PADDING] * (self.length - len(rows)))
@@ -212,7 +205,19 @@ class VocabularyEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Tensor:
-        """One prompt to [1, length, width]; an empty one to zeros. Errors as `tokenize`."""
+        """One prompt to [1, length, width]; an empty one to zeros. Errors as `tokenize`.
+
+        Warns:
+            CineSceneWarning: the prompt has `unknown_words`.
+        """
+        unknown = self.unknown_words(prompt)
+        if unknown:
+            warnings.warn(
+                f"The text encoder does not know {', '.join(unknown)}; such words all read the same. "
+                f"It knows {len(self.words)} words: {', '.join(self.words[:8])}, ...",
+                CineSceneWarning,
+                stacklevel=3,  # the caller's line: `no_grad` stands between
+            )
         return self(self.tokenize(prompt)[None])
 
 

@@ -16,9 +16,9 @@ Letters: b batch, t latent frames, h w latent height and width, r s token rows a
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -31,66 +31,11 @@ from ..config import LATENT_CHANNELS, ContextAttention, WanConfig
 from .conditioning import SceneEmbed
 from .precision import in_float32, precise, precise_dtype
 from .rotary import Rotary, apply_rotary, rotary_tables
+from .sequence import Attention, KeysValues, SceneContext, SceneMemory, Segment, contain
 
 PATCH_SIZE = (1, 2, 2)
 POSE_VALUES = 12
 """A [3, 4] pose, row-major."""
-
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""q, k, v of [b, heads, n, c] to [b, heads, n, c]."""
-
-
-class Groups(NamedTuple):
-    """Who attends to whom in a segment of [streams, views, n] tokens: those of a view to each other alone."""
-
-    streams: int
-    views: int
-
-
-class Segment(NamedTuple):
-    """A run of tokens that share one timestep."""
-
-    length: int
-    modulation: Tensor
-    """[b, 6, d]: shift, scale and gate of self-attention, then of the feed-forward."""
-    groups: Groups | None = None
-    """Where its tokens attend only to their group and do not read the prompt. Such a segment stands last."""
-
-
-class SceneContext(NamedTuple):
-    """Embedded scene tokens, ready to stand behind the video tokens."""
-
-    tokens: Tensor
-    """[b, n, d]: I_t then F_t."""
-    positions: Tensor
-    """[2v] temporal positions on the CPU, one per context frame."""
-    num_views: int
-    """v."""
-    size: tuple[int, int]
-    """Rows and columns of tokens per context frame."""
-
-    def groups(self, mode: ContextAttention) -> Groups | None:
-        """Who attends to whom among its tokens; None for everyone to everyone, the video included."""
-        if mode == "joint":
-            return None
-        return Groups(1, 1) if mode == "cached" else Groups(len(self.positions) // self.num_views, self.num_views)
-
-
-class KeysValues(NamedTuple):
-    """What one block's self-attention reads of tokens that it has seen before."""
-
-    keys: Tensor
-    """[b, heads, n, c], normalised and rotated."""
-    values: Tensor
-    """[b, heads, n, c]."""
-
-
-class SceneMemory(Protocol):
-    """A context that was read before (`CineSceneTransformer.read_context`), wherever it is kept."""
-
-    def layers(self, device: torch.device, dtype: torch.dtype) -> Iterator[KeysValues]:
-        """What the video reads in each block."""
-        ...
 
 
 class WanAttention(nn.Module):
@@ -303,9 +248,8 @@ class CineSceneTransformer(nn.Module):
             context: the scene, from `embed_context`, or its keys and values, from `read_context`.
             context_timestep: [b] timestep that modulates the context; None is 0: it is clean.
             context_attention: `joint`: every token attends to every token (section 4.2); `cached`: the
-                context attends only to itself and does not read the prompt, so that nothing about
-                it depends on the video, the prompt or the step; `per_view`: each view, besides,
-                attends only to its own image and features.
+                context attends only to itself and does not read the prompt, so that it depends on neither
+                video, prompt nor step; `per_view`: each view, besides, only to its own image and features.
             attention: in place of the model's own `attention`: q, k, v of [b, heads, n, c] to [b, heads, n, c].
 
         Returns:
@@ -406,30 +350,6 @@ class CineSceneTransformer(nn.Module):
     def project_time(self, time: Tensor) -> Tensor:
         """[b, d] embedded timesteps to the [b, 6, d] modulation every block shares."""
         return rearrange(self.time_projection(time), "b (six d) -> b six d", six=6)
-
-
-def contain(attention: Attention, num_open: int, groups: Groups | None) -> Attention:
-    """Attention in which the tokens behind the first `num_open` attend only to their group.
-
-    The open ones attend to all. This is the mask of context modes `cached` and `per_view`, in two calls
-    instead of a mask, so every attention backend computes it.
-    """
-    if groups is None:
-        return attention
-    streams, views = groups
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        batch = len(q)
-        grouped = (
-            rearrange(x[:, :, num_open:], "b heads (s v n) c -> (b v) heads (s n) c", s=streams, v=views)
-            for x in (q, k, v)
-        )
-        read_own = rearrange(attention(*grouped), "(b v) heads (s n) c -> b heads (s v n) c", b=batch, s=streams)
-        if num_open == 0:
-            return read_own
-        return torch.cat([attention(q[:, :, :num_open], k, v), read_own], dim=2)
-
-    return attend
 
 
 def modulate(norm: nn.Module, tokens: Tensor, lengths: list[int], shift: Tensor, scale: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ from cinescene_core.config import ContextAttention, WanConfig
 from cinescene_core.latents import latent_shape
 from cinescene_core.models.autoencoder import new_autoencoder
 from cinescene_core.models.rotary import rotary_tables
+from cinescene_core.models.sequence import Groups, Segment
 from cinescene_core.models.vggt import VGGT, VGGTConfig
-from cinescene_core.models.wan import CineSceneTransformer, Groups, Segment
+from cinescene_core.models.wan import CineSceneTransformer
 from cinescene_training.building import mark_trainable
 from cinescene_training.config import PAPER_TRAINABLE, RunConfig, ShotConfig
 

@@ -12,10 +12,9 @@ from cinescene_core.checks import check_choice
 from cinescene_core.files import atomic_write
 
 from .config import TrainingConfig, as_record
-from .data.build import build_cache
 from .evaluate import EvaluationOptions, MetricTable, Yardstick, compare, evaluate, read_table, write_table
 from .settings import build, merged
-from .train import fit, last_checkpoint
+from .train import encode_rooms, fit, last_checkpoint
 
 ABLATIONS_FOLDER = Path(__file__).parents[1] / "configs" / "ablations"
 COMPARISON_NAME = "ablations.md"
@@ -96,8 +95,7 @@ def _varied(name: str, base: TrainingConfig) -> TrainingConfig:
 
 def encode_and_fit(config: TrainingConfig, resume: Path | None) -> Path:
     """Train a run, encoding rooms first where that is not done; datasets are encoded by `cinescene-train cache`."""
-    if config.cache.source.kind == "rooms":
-        build_cache(config.cache)
+    encode_rooms(config)
     return fit(config, resume=resume)
 
 

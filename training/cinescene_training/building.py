@@ -1,11 +1,12 @@
 """The network a run starts from: a base file or a fresh one, and which of its layers train."""
 
+import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from cinescene_core.checks import CheckpointError
+from cinescene_core.checks import CheckpointError, CineSceneWarning
 from cinescene_core.config import CineSceneConfig
 from cinescene_core.models.wan import CineSceneTransformer
 from cinescene_core.weights import load_transformer
@@ -66,11 +67,13 @@ def build_transformer(config: ModelConfig, seed: int) -> tuple[CineSceneTransfor
         initialise(transformer, seed)
         record = CineSceneConfig(num_heads=config.sizes.num_heads, base_model=f"fresh, seed {seed}")
         return transformer, record
-    loaded, record = load_transformer(config.start_from, dtype=torch.float32)
+    with warnings.catch_warnings():
+        # A base file has not seen a scene: that is what the run is for, and what comes of it has.
+        warnings.filterwarnings("ignore", ".*without CineScene training", CineSceneWarning)
+        loaded, record = load_transformer(config.start_from, dtype=torch.float32)
     if record.scene_trained:
         check_same_modes(config, record, config.start_from)
-    transformer = with_projectors(loaded)
-    return transformer, record
+    return with_projectors(loaded), record
 
 
 def check_same_modes(config: ModelConfig, record: CineSceneConfig, path: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+import torch
+
 from cinescene_core.devices import default_device
 
 from . import __version__, commands
@@ -25,10 +27,18 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     try:
         options.run(options)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"cinescene-train: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except torch.OutOfMemoryError as error:
+        print(
+            f"cinescene-train: the device ran out of memory ({str(error).partition(' GPU ')[0].rstrip('.')}). Lower "
+            "run.micro_batch, set model.gradient_checkpointing: true, or share the network over devices by "
+            "run.strategy: fsdp; cache and evaluate also run with --device cpu.",
+            file=sys.stderr,
+        )
+        return 2
+    except (KeyboardInterrupt, SystemExit):  # Lightning answers the one by the other
         print(
             "cinescene-train: stopped. A run goes on with --resume, rendering and caching by the same command.",
             file=sys.stderr,
@@ -133,6 +143,11 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(EVALUATION.seeds), help="of the noise (default 0)")
     parser.add_argument("--steps", type=int, default=EVALUATION.steps, help="default %(default)s")
     parser.add_argument("--guidance", type=float, help="default: the run's validation.guidance")
+    parser.add_argument("--shift", type=float, help="of the timesteps (default: the run's validation.shift)")
+    parser.add_argument("--solver", choices=("unipc", "euler"), default=EVALUATION.solver, help="default %(default)s")
+    parser.add_argument(
+        "--stride", type=int, default=EVALUATION.stride, help="frames between compared cameras (default %(default)s)"
+    )
     parser.add_argument("--clip-folder", type=Path, help="a CLIP release, for CLIP-V and CLIP-T")
     parser.add_argument("--lpips-alexnet", type=Path, help="torchvision's AlexNet, for LPIPS")
     parser.add_argument("--lpips-heads", type=Path, help="LPIPS's weights per channel")

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from cinescene_core.files import check_target
 
 from .ablate import ABLATIONS, run_ablations
 from .bundle import make_bundle
-from .config import TrainingConfig, load_config
+from .config import RunConfig, TrainingConfig, load_config
 from .data.build import build_cache
 from .data.cache import EncodedCache
 from .data.calibrate import run_calibration
-from .data.footage import SPLITS
+from .data.footage import SPLITS, Split
+from .data.shards import DamagedShardError
 from .encoders.vae_module import VAETrainingConfig, fit_vae
 from .encoders.vggt_module import VGGTTrainingConfig, fit_vggt
 from .evaluate import EvaluationOptions
@@ -23,8 +25,9 @@ from .evaluate import run_evaluate as evaluate_into
 from .export import export
 from .render.options import jobs_of, load_render_config, rooms_of
 from .render.writing import OnProgress, write_rooms, write_sets
+from .saving import LAST
 from .settings import SettingsError, build, read_settings
-from .train import fit, last_checkpoint, test, validate
+from .train import encode_rooms, fit, last_checkpoint, test, validate
 
 PROCESS_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 """What a launcher sets for each process of a run on several devices."""
@@ -59,6 +62,7 @@ def run_calibrate(options: argparse.Namespace) -> None:
             f"{options.config.name} does not say where the calibration goes. Set cache.source.calibration to a .json "
             "file, which cache and fit then read."
         )
+    source.calibration.parent.mkdir(parents=True, exist_ok=True)
     print(run_calibration(source.root, source.calibration, options.max_places))
 
 
@@ -66,13 +70,29 @@ def run_cache(options: argparse.Namespace) -> None:
     """Encode, and print what there is and what is missing."""
     config = load_config(options.config, options.set)
     if options.verify:
-        for split in SPLITS:
-            cache = EncodedCache(config.cache.folder, split)
-            cache.verify()
-            print(f"{split}: {len(cache)} clips, every shard as its digest says")
+        only = config.cache.source.only
+        verify_cache(config.cache.folder, SPLITS if only is None else (only,))
         return
     report = build_cache(config.cache, device=options.device, workers=options.workers, on_progress=show_progress)
     print(report)
+
+
+def verify_cache(folder: Path, splits: Sequence[Split]) -> None:
+    """Read every shard of a cache and print how each split stands.
+
+    Raises:
+        DamagedShardError: some are damaged; the sentence names them all.
+    """
+    damaged = []
+    for split in splits:
+        cache = EncodedCache(folder, split)
+        try:
+            cache.verify()
+            print(f"{split}: {len(cache)} clips, every shard as its digest says")
+        except DamagedShardError as error:
+            damaged.append(f"{split}: {error}")
+    if damaged:
+        raise DamagedShardError(" ".join(damaged))
 
 
 def run_fit(options: argparse.Namespace) -> None:
@@ -84,26 +104,44 @@ def run_fit(options: argparse.Namespace) -> None:
         return
     if task not in ("vggt", "vae"):
         raise SettingsError(f"{options.config.name}: task must be one of shot, vggt, vae; got {task!r}.")
-    if options.resume == Path("last"):
-        raise SettingsError(f"--resume needs the checkpoint's name for task {task}.")
     if task == "vggt":
-        print(fit_vggt(build(VGGTTrainingConfig, record), resume=options.resume))
+        vggt = build(VGGTTrainingConfig, record)
+        print(fit_vggt(vggt, resume=resume_from(vggt.run, options.resume)))
     else:
-        print(fit_vae(build(VAETrainingConfig, record), resume=options.resume))
+        vae = build(VAETrainingConfig, record)
+        print(fit_vae(vae, resume=resume_from(vae.run, options.resume)))
 
 
-def fit_shot(config: TrainingConfig, resume: Path | None) -> None:
-    """Train the transformer, encoding rooms first where that is not done.
+def resume_from(run: RunConfig, given: Path | None) -> Path | None:
+    """The checkpoint that --resume names, or the run's last where it names none; None without --resume.
 
     Raises:
         FileNotFoundError: there is no checkpoint to resume from.
+        FileExistsError: without --resume, the folder holds a run, whose checkpoint a new one would replace.
     """
-    resume = last_checkpoint(config) if resume == Path("last") else resume
+    last = run.folder / LAST
+    if given is None and last.exists():
+        raise FileExistsError(
+            f"{run.folder} holds a run already. Go on with it by --resume, or set run.folder to another folder."
+        )
+    resume = last if given == Path("last") else given
     if resume is not None and not resume.is_file():
         raise FileNotFoundError(f"There is no checkpoint {resume}. Leave --resume out to start the run.")
+    return resume
+
+
+def fit_shot(config: TrainingConfig, given: Path | None) -> None:
+    """Train the transformer, encoding rooms first where that is not done.
+
+    Raises:
+        FileNotFoundError, FileExistsError: as `resume_from`.
+    """
+    resume = resume_from(config.run, given)
     # Of several processes none but the first, which starts the others, may encode.
-    if config.cache.source.kind == "rooms" and not any(name in os.environ for name in PROCESS_VARIABLES):
-        print(build_cache(config.cache, on_progress=show_progress))
+    if not any(name in os.environ for name in PROCESS_VARIABLES):
+        report = encode_rooms(config, show_progress)
+        if report is not None:
+            print(report)
     print(fit(config, resume=resume))
 
 

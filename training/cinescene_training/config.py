@@ -12,13 +12,13 @@ from typing import Any, Literal
 from cinescene_core.checks import check_num_frames, check_positive, check_video_size
 from cinescene_core.config import (
     MAX_VIEWS,
-    CineSceneConfig,
     ContextAttention,
     ContextTimestep,
     PositionScheme,
     WanConfig,
 )
 
+from .data.footage import Split
 from .settings import SettingsError, build, flat, read_settings
 
 PAPER_TRAINABLE = ("self_attn", "projector", "ffn", "scene_embed", "cam_encoder")
@@ -32,7 +32,7 @@ BESIDE_THE_RESULT = (
 )  # fmt: skip
 """Sections and fields that do not decide what a run ends with: what it is called, where it runs, where files lie."""
 OF_THE_RUN = ("run.steps", "run.batch_size", "run.seed")
-"""Fields of `run` that do."""
+"""Fields of `run` that do; a run also goes on in its precision alone (`checkpoints.check_same_precision`)."""
 
 Join = Literal["frame", "channel", "view", "none"]
 Features = Literal["fused", "image", "camera", "none", "separate"]
@@ -101,8 +101,12 @@ class SourceConfig:
     """Rooms to render for training."""
     validation_places: int = 50
     """Rooms to render for validation, or places held out of a dataset; as many again for test."""
+    only: Split | None = None
+    """Put every place of a dataset on this side and hold none out: a set that is all for testing."""
     clips_per_place: int = 7
-    """Camera paths per room, each with and without the subject; 7 as released."""
+    """Camera paths per room, each with and without the subject, or per panorama; 7 as released."""
+    moves: tuple[str, ...] | None = None
+    """Of a panorama's camera: pans and tilts, with `=degrees` where the amount is fixed; None takes the two pans."""
     place_kind: Literal["room", "courtyard"] = "room"
     supersampling: int = 2
     """Samples along a pixel's side, for rooms."""
@@ -115,6 +119,11 @@ class SourceConfig:
             check_positive(name, getattr(self, name))
         if (self.root is None) != (self.kind == "rooms"):
             raise ValueError(f"source '{self.kind}' {'takes no root' if self.root else 'needs its folder as root'}.")
+        for name, kind in (("calibration", "scene_decoupled"), ("moves", "panoramas")):
+            if getattr(self, name) is not None and self.kind != kind:
+                raise ValueError(f"{name} is read for {kind} only; leave it out.")
+        if self.only is not None and self.kind == "rooms":
+            raise ValueError("only is read for datasets; rooms are on a side by their seeds. Leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +170,8 @@ class ModelConfig:
             raise ValueError("give either 'start_from' or 'sizes'.")
         if self.context_attention != "joint" and self.context_timestep == "shared":
             raise ValueError(
-                f"context_attention {self.context_attention!r} computes the context once, at timestep zero; got context_timestep "
-                "'shared'. Set context_timestep zero, or context_attention joint."
+                f"context_attention {self.context_attention!r} computes the context once, at timestep zero; got "
+                "context_timestep 'shared'. Set context_timestep zero, or context_attention joint."
             )
         if self.join in ("channel", "view") and (self.context_attention != "joint" or self.features == "separate"):
             raise ValueError(
@@ -312,52 +321,29 @@ class TrainingConfig:
             raise ValueError("objective.guide_weight replaces the features as an input; set model.features: none.")
         if self.objective.order == "progressive" and model.features == "none":
             raise ValueError("objective.order 'progressive' starts with features alone; model.features is none.")
+        devices, strategy = self.run.devices * self.run.num_nodes, self.run.strategy
+        hides_layers = model.join == "channel" and self.objective.order == "progressive"
+        if hides_layers and (devices > 1 or strategy != "auto"):
+            raise ValueError(
+                "model.join 'channel' has layers without a gradient while objective.order 'progressive' hides the "
+                f"images, and strategies that share work cannot step so; got {devices} devices and run.strategy "
+                f"'{strategy}'. Train on one device with run.strategy auto, or set another order."
+            )
         if model.join in ("channel", "view") and shot.num_views != 1 + (shot.num_frames - 1) // 4:
             raise ValueError(
                 f"model.join '{model.join}' lays one view on each latent frame: {shot.num_frames} frames make "
                 f"{1 + (shot.num_frames - 1) // 4}, but there are {shot.num_views} views. Make them equal."
             )
 
-    def deciding_settings(self) -> dict[str, Any]:
-        """What decides the run's result, by dotted name: all but `BESIDE_THE_RESULT`.
-
-        Files are left out: they count by their content, wherever they lie (`checkpoints.identity`).
-        """
-        settings = flat(as_record(self))
-        beside = tuple(f"{name}." for name in BESIDE_THE_RESULT)
-        return {n: value for n, value in settings.items() if n in OF_THE_RUN or not f"{n}.".startswith(beside)}
-
     def digest(self) -> str:
-        """16 hex digits that tell `deciding_settings` from others."""
-        return hashlib.sha256(json.dumps(self.deciding_settings(), sort_keys=True).encode()).hexdigest()[:16]
+        """16 hex digits that tell the settings which decide the result from others."""
+        settings = deciding_settings(self, BESIDE_THE_RESULT)
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def steps_may_grow(self) -> bool:
         """Whether a step does not depend on how many follow it, so that a finished run can be made longer."""
         return self.optimiser.schedule == "constant" and self.objective.order != "progressive"
-
-    def checkpoint_record(self, *, vggt_id: str, num_heads: int, base_model: str, commit: str) -> CineSceneConfig:
-        """What an exported checkpoint says of itself."""
-        shot, model = self.cache.shot, self.model
-        return CineSceneConfig(
-            context_attention=model.context_attention,
-            positions=model.positions,
-            context_timestep=model.context_timestep,
-            vggt_id=vggt_id,
-            vggt_width=shot.vggt_width,
-            vggt_height=shot.vggt_height,
-            num_views=shot.num_views,
-            num_frames=shot.num_frames,
-            width=shot.width,
-            height=shot.height,
-            fps=shot.fps,
-            fov_degrees=shot.fov_degrees,
-            num_heads=num_heads,
-            scene_trained=True,
-            base_model=base_model,
-            training_commit=commit,
-            licence="Apache-2.0",
-        )
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
@@ -370,6 +356,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
     if record.get("task", "shot") != "shot":
         raise SettingsError(f"{path.name} is a configuration of task '{record['task']}', not of the transformer.")
     return build(TrainingConfig, record)
+
+
+def deciding_settings(config: Any, beside: Sequence[str]) -> dict[str, Any]:
+    """What decides a run's result, by dotted name: all but what is `beside` it, and `OF_THE_RUN`.
+
+    Files are left out: they count by their content, wherever they lie (`checkpoints.identity`).
+    """
+    names = tuple(f"{name}." for name in beside)
+    settings = flat(as_record(config))
+    return {n: value for n, value in settings.items() if n in OF_THE_RUN or not f"{n}.".startswith(names)}
 
 
 def check_not_negative(name: str, value: float) -> None:

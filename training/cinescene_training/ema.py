@@ -10,6 +10,8 @@ from torch.distributed import get_rank, is_initialized
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from cinescene_core.checks import CheckpointError
+
 
 class ExponentialAverage(pl.Callback):
     """Keeps `average = decay * average + (1 - decay) * weights` of the trained parameters after every step.
@@ -60,15 +62,20 @@ class ExponentialAverage(pl.Callback):
 
     @torch.no_grad()
     def _swap(self, module: nn.Module) -> None:
-        """Exchange weights and averages, in place."""
+        """Exchange weights and averages, in place.
+
+        Raises:
+            CheckpointError: the checkpoint that is measured holds no averages.
+        """
         for part in module.modules():
             if isinstance(part, FSDPModule):
                 part.reshard()  # a forward pass leaves the outermost weights gathered
         for name, parameter in trained_parameters(module):
-            if name in self.averages:
-                weight = parameter.detach().clone()
-                parameter.copy_(_like(self.averages[name], parameter))
-                self.averages[name] = weight
+            if name not in self.averages:
+                raise CheckpointError(no_averages("The checkpoint", self.decay))
+            weight = parameter.detach().clone()
+            parameter.copy_(_like(self.averages[name], parameter))
+            self.averages[name] = weight
 
     def state_dict(self) -> dict[str, Any]:
         averages = {}
@@ -81,6 +88,14 @@ class ExponentialAverage(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps = state_dict["steps"]
         self.averages = dict(state_dict["averages"])
+
+
+def no_averages(checkpoint: str, decay: float) -> str:
+    """The sentence for a checkpoint that lacks what its run keeps."""
+    return (
+        f"{checkpoint} holds no averaged weights, but this run keeps them (optimiser.ema_decay {decay:g}). Take "
+        "another one of the run's folder."
+    )
 
 
 def trained_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -1,13 +1,11 @@
 """From a run's checkpoint to a file that the pack opens."""
 
 import dataclasses
-import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from cinescene_core.checks import CheckpointError, CineSceneWarning
+from cinescene_core.checks import CheckpointError
 from cinescene_core.config import CineSceneConfig
 from cinescene_core.models.precision import parameter_dtype
 from cinescene_core.weights import (
@@ -23,8 +21,10 @@ from .building import build_network
 from .checkpoints import check_same_run
 from .config import TrainingConfig
 from .data.encoders import bundle_path, encoder_digests
+from .ema import no_averages
 from .network import SceneNetwork
 from .provenance import commit
+from .saving import read_checkpoint
 
 PREFIX = "network."
 """Where a checkpoint keeps the network."""
@@ -68,12 +68,7 @@ def export(
     if bundle and source is None:
         raise ValueError("A bundle is made of small encoders; this run has full-size files. Export without --bundle.")
     network, base = load_trained(config, checkpoint)
-    record = config.checkpoint_record(
-        vggt_id=encoder_digests(config.cache.encoders).vggt,
-        num_heads=network.transformer.config.num_heads,
-        base_model=base.base_model,
-        commit=commit(),
-    )
+    record = export_record(config, network, base)
     state = fold_projector(network.transformer.state_dict())
     if not bundle:
         save_transformer(target, state, record, dtype=dtype)
@@ -88,30 +83,42 @@ def export(
     return record
 
 
+def export_record(config: TrainingConfig, network: SceneNetwork, base: CineSceneConfig) -> CineSceneConfig:
+    """What the file of a trained network says of itself."""
+    shot, model = config.cache.shot, config.model
+    return CineSceneConfig(
+        context_attention=model.context_attention,
+        positions=model.positions,
+        context_timestep=model.context_timestep,
+        vggt_id=encoder_digests(config.cache.encoders).vggt,
+        vggt_width=shot.vggt_width,
+        vggt_height=shot.vggt_height,
+        num_views=shot.num_views,
+        num_frames=shot.num_frames,
+        width=shot.width,
+        height=shot.height,
+        fps=shot.fps,
+        fov_degrees=shot.fov_degrees,
+        num_heads=network.transformer.config.num_heads,
+        scene_trained=True,
+        base_model=base.base_model,
+        training_commit=commit(),
+        licence="Apache-2.0",
+    )
+
+
 def load_trained(config: TrainingConfig, checkpoint: Path) -> tuple[SceneNetwork, CineSceneConfig]:
     """The network of a run with its averaged weights, and what it started from.
 
     Raises:
         CheckpointError: the file is no checkpoint of this run, or damaged, or lacks the averaged weights.
     """
-    try:
-        content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch names a dozen kinds for a damaged file
-        raise CheckpointError(
-            f"{checkpoint.name} cannot be read as a checkpoint ({error}). Take another one of the run's folder."
-        ) from error
+    content = read_checkpoint(checkpoint)
     check_same_run(content, config)
     averages = content["callbacks"].get("ExponentialAverage", {}).get("averages", {})
     if config.optimiser.ema_decay and not averages:
-        raise CheckpointError(
-            f"{checkpoint.name} holds no averaged weights, but this run keeps them (optimiser.ema_decay "
-            f"{config.optimiser.ema_decay:g}). Take another one of the run's folder."
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CineSceneWarning)  # that the base file is untrained: this checkpoint is not
-        network, base = build_network(config.model, config.run.seed, guided=config.objective.guide_weight > 0)
+        raise CheckpointError(no_averages(checkpoint.name, config.optimiser.ema_decay))
+    network, base = build_network(config.model, config.run.seed, guided=config.objective.guide_weight > 0)
     state = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
     state |= {name.removeprefix(PREFIX): value for name, value in averages.items()}
     network.load_state_dict(state)

@@ -21,17 +21,8 @@ from cinescene_core.checks import ShapeError
 from cinescene_core.config import LATENT_CHANNELS, WanConfig
 from cinescene_core.models.precision import in_float32
 from cinescene_core.models.rotary import Rotary, rotary_tables
-from cinescene_core.models.wan import (
-    PATCH_SIZE,
-    Attention,
-    CineSceneTransformer,
-    SceneContext,
-    Segment,
-    WanAttention,
-    WanBlock,
-    add_gated,
-    modulate,
-)
+from cinescene_core.models.sequence import Attention, KeysValues, SceneContext, Segment
+from cinescene_core.models.wan import PATCH_SIZE, CineSceneTransformer, WanAttention, WanBlock, add_gated, modulate
 
 from .config import Join, ModelConfig
 from .network import SceneNetwork, features_of, recast
@@ -135,9 +126,11 @@ class ViewBlock(WanBlock):
         rotary: Rotary,
         camera: Tensor | None,
         attention: Attention,
+        memory: KeysValues | None = None,
     ) -> Tensor:
-        """One layer; `attention` is `Streams`, all else as in `WanBlock`."""
+        """One layer; `attention` is `Streams`, all else as in `WanBlock`. Streams that meet cannot be remembered."""
         assert isinstance(attention, Streams)
+        assert memory is None
         shared = in_float32(torch.stack([s.modulation for s in segments], dim=1))
         lengths = [segment.length for segment in segments]
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.to(shared) + shared).unbind(2)

@@ -6,20 +6,17 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import Optimizer
 
 from .building import build_network
-from .checkpoints import check_same_run, run_record
-from .config import OptimiserConfig, TrainingConfig
-from .ema import trained_parameters
+from .checkpoints import RECORD, check_same_run, identity, run_record
+from .config import TrainingConfig
 from .loss import flow_matching_loss
 from .network import SceneNetwork
+from .optimiser import optimisation
 from .precision import keep_in_float32
 from .samples import PADDING, ClipBatch
-from .schedule import learning_rate_factor
 from .sharding import shard
-from .strategies import gradient_norm
 
 
 class ShotModule(pl.LightningModule):
@@ -56,7 +53,9 @@ class ShotModule(pl.LightningModule):
             shard(self.network, self.device_mesh)
 
     def on_fit_start(self) -> None:
-        self.record = run_record(self.config)  # once: the files it reads may move while the run goes on
+        self.record = run_record(
+            self.config, identity(self.config)
+        )  # once: the files it reads may move while the run goes on
 
     def forward(self, batch: ClipBatch) -> Tensor:
         """Velocity [b, 16, t, h, w] of a batch."""
@@ -74,12 +73,11 @@ class ShotModule(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the step's losses, means over its micro-batches and devices, and the norm of its gradient."""
+        """Log the step's losses, means over its micro-batches and devices."""
         for name in self.losses[0]:
             mean = torch.stack([losses[name] for losses in self.losses]).mean()
             self.log(f"train/{name}", mean, prog_bar=True, sync_dist=True)
         self.losses.clear()
-        self.log("train/gradient_norm", gradient_norm(self))
 
     def on_validation_epoch_start(self) -> None:
         self.sums = torch.zeros(len(self.config.validation.sigmas), 2, device=self.device, dtype=torch.float64)
@@ -116,26 +114,13 @@ class ShotModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW over the trained parameters; vectors (norms, biases, gains) do not decay."""
-        settings, steps = self.config.optimiser, self.config.run.steps
-        optimiser = make_optimiser(self, settings)
-        schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(step, steps, settings))
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimisation(self, self.config.optimiser, self.config.run.steps, lambda parameter: parameter.ndim > 1)
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
         return batch.to(device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["cinescene"] = self.record
+        checkpoint[RECORD] = self.record
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_same_run(checkpoint, self.config)
-
-
-def make_optimiser(module: pl.LightningModule, settings: OptimiserConfig) -> Optimizer:
-    """AdamW in two groups: matrices with weight decay, vectors without."""
-    trained = list(trained_parameters(module))
-    groups = [
-        {"params": [p for _, p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for _, p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return AdamW(groups, lr=settings.learning_rate, betas=settings.betas)

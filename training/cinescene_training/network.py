@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from cinescene_core.context import temporal_positions
 from cinescene_core.models.conditioning import SceneEmbed, start_conditioning
-from cinescene_core.models.wan import CineSceneTransformer, SceneContext
+from cinescene_core.models.sequence import SceneContext
+from cinescene_core.models.wan import CineSceneTransformer
 from cinescene_core.sampler import TIMESTEPS
 
 from .config import ModelConfig

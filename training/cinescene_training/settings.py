@@ -22,7 +22,7 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     A file may name another under `based_on`, relative to itself: it then says only what differs.
 
     Raises:
-        SettingsError: not YAML, not a mapping, a circle of files, or an override without `=`.
+        SettingsError: not YAML, not a mapping, a circle of files, or an override without `=` or YAML behind it.
         FileNotFoundError: there is no such file.
     """
     record = _read_file(path, ())
@@ -30,7 +30,10 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise SettingsError(f"An override has the form section.field=value; got '{override}'.")
-        branch = yaml.safe_load(text)
+        try:
+            branch = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"The value of an override must be YAML; got '{override}'. Quote it.") from error
         for key in reversed(name.split(".")):
             branch = {key: branch}
         record = merged(record, branch)

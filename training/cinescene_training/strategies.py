@@ -57,6 +57,14 @@ def gradient_norm(module: pl.LightningModule) -> Tensor:
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
+def not_finite(step: int) -> str:
+    """The sentence for a step whose gradient holds NaN or infinity."""
+    return (
+        f"The gradient of step {step} is not finite, and a step along it would spoil every weight. Start a new run "
+        "with a lower optimiser.learning_rate."
+    )
+
+
 class ZeroPrecision(DeepSpeedPrecision):
     """Float32 weights and batches under autocast, as in the other strategies; DeepSpeed goes backward and steps.
 
@@ -100,11 +108,8 @@ class ZeroPrecision(DeepSpeedPrecision):
         if is_last:
             self._after_closure(model, optimizer)
         engine.step()
-        if is_last and not engine.was_step_applied():
-            raise FloatingPointError(
-                f"The gradient of step {model.trainer.global_step + 1} is not finite, and DeepSpeed "
-                "cannot take it. Start a new run with a lower optimiser.learning_rate."
-            )
+        if is_last and not engine.was_step_applied():  # DeepSpeed leaves such a step out and goes on
+            raise FloatingPointError(not_finite(model.trainer.global_step + 1))
 
 
 class ZeroStrategy(DDPStrategy):

@@ -1,16 +1,14 @@
 """Settings for all tests, made before torch is imported by any; and the encoded clips that many of them share."""
 
 import os
-import warnings
 
 # Some virtual machines announce AMX and then fault on it ("illegal instruction"). The tests stay below it, everywhere.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
 
 import pytest
 import torch
+from tiny_places import write_dataset
 from tiny_run import make_cache
-
-from cinescene_core.checks import CineSceneWarning
 
 # One thread per test process: the tensors are tiny, and threads cost more than they bring.
 torch.set_num_threads(1)
@@ -20,10 +18,14 @@ torch.set_num_threads(1)
 def studio(tmp_path_factory):
     """A folder whose `cache` holds the clips of `tiny_config(folder)`; runs go beside it."""
     folder = tmp_path_factory.mktemp("studio")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CineSceneWarning)  # the embedded vocabulary lacks some of the rooms' words
-        make_cache(folder)
+    make_cache(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def written_dataset(tmp_path_factory):
+    """A dataset in the released layout, whole; tests that damage it copy it first."""
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
 
 
 def pytest_collection_modifyitems(items):

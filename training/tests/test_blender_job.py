@@ -26,6 +26,7 @@ def test_without_blender_one_sentence_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "error", "sentence"),
     [
+        ({"name": "my set"}, ValueError, "A scene id has .*; got 'my set'. Rename the place, or the .blend"),
         ({"num_frames": 80}, ValueError, r"num_frames must be 4n \+ 1.*Use 77 or 81"),
         ({"width": 671}, ValueError, "BlenderJob.width must be even; got 671. Add a pixel."),
         ({"panorama_width": 0}, ValueError, "BlenderJob.panorama_width must be a positive number; got 0"),
@@ -76,6 +77,8 @@ def test_a_move_that_is_nothing_of_these_is_refused(tmp_path):
         ValueError, match=r"A move is a preset such as pan_left, .* got 'pan left'. Known presets: static"
     ):
         plan_paths(job(moves=("pan left",)), 4.0)
+    with pytest.raises(ValueError, match=r"A move is a preset such as pan_left, .* got 'pan_left=1\.2\.3'"):
+        plan_paths(job(moves=("pan_left=1.2.3",)), 4.0)
     with pytest.raises(ValueError, match=r"trajectory preset must be one of .* Did you mean 'pan_left'"):
         plan_paths(job(moves=("pan_lef",)), 4.0)
     with pytest.raises(FileNotFoundError, match="There is no trajectory file"):

@@ -13,10 +13,11 @@ from tiny_run import tiny_config
 from cinescene_core.checks import CheckpointError
 from cinescene_core.config import CineSceneConfig
 from cinescene_core.weights import nano_path, read_bundle_part, save_bundle
-from cinescene_training.checkpoints import check_same_run, run_record
+from cinescene_training.checkpoints import check_same_precision, check_same_run, identity, run_record
 from cinescene_training.config import EncodersConfig, ModelConfig, SourceConfig
+from cinescene_training.export import export
 from cinescene_training.provenance import LEADING, file_digest
-from cinescene_training.train import fit
+from cinescene_training.train import fit, validate
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::cinescene_core.checks.CineSceneWarning"),
@@ -29,7 +30,7 @@ def content(path):
 
 
 def checkpoint_of(config):
-    return {"cinescene": run_record(config)}
+    return {"cinescene": run_record(config, identity(config))}
 
 
 def with_cache(config, **fields):
@@ -130,15 +131,37 @@ def test_other_encoders_and_another_base_file_under_the_same_name_are_refused(tm
         check_same_run(checkpoint, config)
 
 
+@pytest.mark.parametrize(("had", "wanted"), [("32-true", "bf16-mixed"), ("bf16-mixed", "32-true")])
+def test_a_run_goes_on_in_its_precision_alone_and_is_measured_in_any(studio, tmp_path, had, wanted):
+    first = tiny_config(studio, run={"folder": tmp_path, "steps": 4, "precision": had})
+    second = dataclasses.replace(first, run=dataclasses.replace(first.run, precision=wanted))
+    stopped = fit(first, stop_at=2)
+    before = stopped.read_bytes()
+    with pytest.raises(
+        CheckpointError, match=rf"trained with run\.precision = '{had}', but this run says '{wanted}'\. Resume with"
+    ):
+        fit(second, resume=stopped)
+    assert stopped.read_bytes() == before
+    ours, theirs = (validate(config, stopped)["validation/loss"] for config in (second, first))
+    assert ours == pytest.approx(theirs, rel=0.01)  # bfloat16 keeps eight bits
+    files = [tmp_path / f"{config.run.precision}.safetensors" for config in (first, second)]
+    for config, file in zip((first, second), files, strict=True):
+        export(config, stopped, file)
+    assert_equal(*(load_file(file) for file in files))
+    assert content(fit(first, resume=stopped))["global_step"] == 4
+
+
 def test_a_base_file_that_is_gone_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"gone\.safetensors does not exist"):
-        run_record(started_from(tmp_path / "gone.safetensors", tmp_path))
+        identity(started_from(tmp_path / "gone.safetensors", tmp_path))
 
 
 def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     for other in ({}, {"cinescene": "yes"}, {"cinescene": {"digest": "0" * 16}}):
         with pytest.raises(CheckpointError, match=r"was not made by cinescene-train\. Resume from a \.ckpt"):
             check_same_run(other, tiny_config(tmp_path))
+        with pytest.raises(CheckpointError, match=r"was not made by cinescene-train\. Resume from a \.ckpt"):
+            check_same_precision(other, tiny_config(tmp_path).run)
 
 
 def test_a_files_digest_is_of_its_content(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cinescene_core.checks import CheckpointError
 from cinescene_training.ema import ExponentialAverage
 
 
@@ -53,6 +54,14 @@ def test_frozen_weights_have_no_average():
     module.bias.requires_grad_(False)
     average.on_train_start(None, module)
     assert set(average.averages) == {"weight"}
+
+
+def test_a_checkpoint_without_averages_is_not_measured_by_its_last_weights():
+    average = ExponentialAverage(0.9)
+    with pytest.raises(
+        CheckpointError, match=r"holds no averaged weights, .*optimiser\.ema_decay 0\.9\)\. Take another"
+    ):
+        average.on_validation_start(None, nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, 1.5])

@@ -10,13 +10,16 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from cinescene_core.checks import CheckpointError
+from cinescene_core.checks import CheckpointError, FileFormatError
 from cinescene_core.pipeline import load_nano
 from cinescene_core.weights import nano_path, read_bundle_part, save_bundle
 from cinescene_core.weights.vae_keys import has_diffusers_names, to_diffusers
-from cinescene_training.config import EncodersConfig
+from cinescene_training.config import EncodersConfig, SourceConfig, as_record
+from cinescene_training.data import fingerprint
 from cinescene_training.data.encoders import EncoderDigests, encoder_digests, load_encoders
-from cinescene_training.data.fingerprint import fingerprint_of
+from cinescene_training.data.fingerprint import Fingerprint, fingerprint_of
+from cinescene_training.render.version import RENDER_VERSION
+from cinescene_training.settings import build
 
 
 def write_bundle(path, encoders):
@@ -70,6 +73,8 @@ def test_full_size_files_give_wans_own_encoders(full_size):
     assert torch.equal(loaded.vae.encode(frames), made.vae.encode(frames))
     assert loaded.vggt.fingerprint == made.vggt.fingerprint
     rows = loaded.text.encode("a ball")
+    assert torch.equal(loaded.caption_rows("a ball"), rows[0])
+    assert loaded.unknown_words(["a zebra"]) == []
     assert rows.shape == (1, 512, 16)
     assert torch.equal(rows[:, 2:], torch.zeros(1, 510, 16, dtype=rows.dtype))
 
@@ -154,17 +159,34 @@ def test_missing_files_and_parts_are_named(tmp_path, full_size):
 def test_the_fingerprint_of_a_configuration_reads_the_calibrations_content(tmp_path):
     config = cache_config(tmp_path)
     assert fingerprint_of(config).encoders == encoder_digests(config.encoders)
-    calibrated = dataclasses.replace(config, source=dataclasses.replace(config.source, calibration=tmp_path / "c.json"))
+    real = SourceConfig(kind="scene_decoupled", root=tmp_path)
+    calibrated = dataclasses.replace(config, source=dataclasses.replace(real, calibration=tmp_path / "c.json"))
     digests = []
     for text in ("{}", "{ }"):
         (tmp_path / "c.json").write_text(text)
         digests.append(fingerprint_of(calibrated).calibration_digest)
     assert digests[0] != digests[1]
-    moved = dataclasses.replace(config, source=dataclasses.replace(config.source, calibration=tmp_path / "d.json"))
+    moved = dataclasses.replace(config, source=dataclasses.replace(real, calibration=tmp_path / "d.json"))
     (tmp_path / "d.json").write_text("{ }")
     fingerprint_of(moved).check(fingerprint_of(calibrated), "It")  # another place, the same content
-    gone = dataclasses.replace(config, source=dataclasses.replace(config.source, calibration=tmp_path / "none.json"))
+    gone = dataclasses.replace(config, source=dataclasses.replace(real, calibration=tmp_path / "none.json"))
     with pytest.raises(
         FileNotFoundError, match=r"There is no calibration .*none\.json\. Run cinescene-train calibrate, "
     ):
         fingerprint_of(gone)
+
+
+def test_rooms_of_another_renderer_are_another_source_and_files_are_not(tmp_path, monkeypatch):
+    rooms = cache_config(tmp_path)
+    files = dataclasses.replace(rooms, source=SourceConfig(kind="panoramas", root=tmp_path))
+    before = [fingerprint_of(config) for config in (rooms, files)]
+    monkeypatch.setattr(fingerprint, "RENDER_VERSION", RENDER_VERSION + 1)
+    after = [fingerprint_of(config) for config in (rooms, files)]
+    sentence = f"with render_version = {RENDER_VERSION}, and this run wants {RENDER_VERSION + 1}. Run cinescene-train"
+    with pytest.raises(FileFormatError, match=sentence):
+        before[0].check(after[0], "It")
+    before[1].check(after[1], "It")
+    unversioned = as_record(before[0])
+    del unversioned["render_version"]
+    with pytest.raises(FileFormatError, match="with render_version = 0"):  # of before pictures had a version
+        build(Fingerprint, unversioned).check(before[0], "It")

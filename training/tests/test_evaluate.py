@@ -5,13 +5,15 @@ import re
 
 import pytest
 import torch
+from tiny_places import textured_panorama
 from tiny_run import tiny_config
 from torch import nn
 
 from cinescene_core.checks import CheckpointError, FileFormatError
 from cinescene_core.latents import normalise_latents
-from cinescene_core.video import decode_video
-from cinescene_training.config import ObjectiveConfig
+from cinescene_core.video import decode_video, save_image
+from cinescene_training.config import ObjectiveConfig, SourceConfig
+from cinescene_training.data.build import build_cache
 from cinescene_training.data.encoders import load_encoders
 from cinescene_training.data.sources import open_source
 from cinescene_training.evaluate import EvaluationOptions, evaluate, read_table, run_evaluate
@@ -80,6 +82,22 @@ def test_a_network_that_is_exact_reaches_the_vae_and_no_more(exact):
     assert row(table, "VAE").psnr_decoded.value is None
     assert row(table, "model").psnr.videos == 12
     assert row(table, "VAE").psnr.videos == 6
+
+
+def test_a_folder_of_panoramas_that_is_all_for_testing_is_measured(tmp_path):
+    """The paper's out-of-domain test (supplement C.1)."""
+    save_image(textured_panorama(0, 64), tmp_path / "hall.png")
+    source = SourceConfig(kind="panoramas", root=tmp_path, only="test", clips_per_place=3)
+    config = tiny_config(tmp_path)
+    config = dataclasses.replace(config, cache=dataclasses.replace(config.cache, source=source))
+    build_cache(config.cache)
+    bench = open_bench(config, EvaluationOptions(steps=3, guidance=1.0, device="cpu"))
+    table = film_and_measure(ExactNetwork(bench.cache, "camera"), bench, "exact").table
+    assert (row(table, "model").clips, row(table, "model").places) == (3, 1)
+    assert row(table, "model").psnr.value == pytest.approx(row(table, "VAE").psnr.value, abs=1e-3)
+    assert row(table, "model").trans_err.value is None  # a panorama has one viewpoint
+    with pytest.raises(FileFormatError, match=r"source\.only puts every place into test, so there are no clips for"):
+        open_bench(config, EvaluationOptions(split="validation", device="cpu"))
 
 
 def test_the_row_of_the_vae_is_what_encoding_and_decoding_costs(bench, exact):

@@ -18,7 +18,7 @@ from cinescene_core.pipeline import load_nano
 from cinescene_core.video import load_video
 from cinescene_core.weights import FileKind, identify, load_transformer, nano_path, read_bundle_part, read_header
 from cinescene_training.building import build_network
-from cinescene_training.checkpoints import run_record
+from cinescene_training.checkpoints import identity, run_record
 from cinescene_training.config import ModelConfig, ObjectiveConfig
 from cinescene_training.data.cache import EncodedCache
 from cinescene_training.export import export, load_trained
@@ -156,7 +156,7 @@ def test_a_checkpoint_without_its_averages_is_refused(run, tmp_path):
     ):
         load_trained(config, tmp_path / "raw.ckpt")
     plain = dataclasses.replace(config, optimiser=dataclasses.replace(config.optimiser, ema_decay=0.0))
-    torch.save(content | {"cinescene": run_record(plain)}, tmp_path / "raw.ckpt")
+    torch.save(content | {"cinescene": run_record(plain, identity(plain))}, tmp_path / "raw.ckpt")
     network, _ = load_trained(plain, tmp_path / "raw.ckpt")
     name = "transformer.blocks.0.ffn.0.weight"
     assert torch.equal(network.state_dict()[name], content["state_dict"][f"network.{name}"])
@@ -166,10 +166,9 @@ def test_what_was_trained_from_a_base_file_is_not_called_untrained(studio, tmp_p
     write_file(tmp_path / "base.safetensors", "wan")
     base = ModelConfig(start_from=tmp_path / "base.safetensors")
     config = dataclasses.replace(tiny_config(studio, optimiser={"ema_decay": 0.0}), model=base)
-    with pytest.warns(CineSceneWarning, match="without CineScene training"):
-        made, _ = build_network(config.model, 0)
+    made, _ = build_network(config.model, 0)
     weights = {f"network.{name}": value for name, value in made.state_dict().items()}
-    content = {"state_dict": weights, "callbacks": {}, "cinescene": run_record(config)}
+    content = {"state_dict": weights, "callbacks": {}, "cinescene": run_record(config, identity(config))}
     torch.save(content, tmp_path / "last.ckpt")
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")

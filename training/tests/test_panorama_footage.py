@@ -58,6 +58,19 @@ def test_every_panorama_is_a_place_with_three_distinct_pans(folder):
     assert footage.problems == ()
 
 
+def test_moves_with_an_amount_are_made_once_by_that(folder):
+    footage = PanoramaFootage(folder, moves=("pan_left", "pan_left=40", "tilt_up=12.5"), **SIZE)
+    for place in footage.places:
+        ends = {}
+        for clip in (clip for clip in footage.clips if clip.place == place.name):
+            x, y, z = footage.trajectory(clip.name).world_from_camera[-1, :3, 2]
+            ends[clip.name.split("_", 1)[1], round(float(torch.rad2deg(torch.atan2(x, z))), 6)] = float(
+                torch.rad2deg(torch.asin(-y))
+            )
+        assert ends.keys() == {("pan_left", -75.0), ("pan_left", -40.0), ("tilt_up", 0.0)}
+        assert ends["tilt_up", 0.0] == pytest.approx(12.5)
+
+
 def test_frames_are_what_a_turned_camera_sees(folder):
     footage = PanoramaFootage(folder, paths=4, moves=("pan_left", "tilt_up", "tilt_down", "pan_right"), **SIZE)
     rays = pixel_rays(90.0, 64, 32)
@@ -122,10 +135,13 @@ def test_pictures_that_are_no_panoramas_are_problems(folder):
     (folder / "sky.exr").write_bytes(b"exr")
     Image.new("RGB", (128, 64)).save(folder / "hall.webp")
     np.save(folder / "grid.npy", np.zeros((10, 10, 3)))
+    np.savez(folder / "several.npz", np.zeros((64, 128, 3)))
+    (folder / "several.npz").rename(folder / "several.npy")
     (folder / "README.md").write_text("not a picture")
     footage = PanoramaFootage(folder, **SIZE)
     found = {problem.item: problem.reason for problem in footage.problems}
-    assert set(found) == {"photo.jpg", "torn.png", "sky.exr", "hall.webp", "grid.npy"}
+    assert set(found) == {"photo.jpg", "torn.png", "sky.exr", "hall.webp", "grid.npy", "several.npy"}
+    assert "cannot be read as a picture" in found["several.npy"]
     assert "must be equirectangular, twice as wide as high; got 100 x 60" in found["photo.jpg"]
     assert "cannot be read as a picture" in found["torn.png"]
     assert ".exr is not read. Save it as .npy" in found["sky.exr"]
@@ -139,9 +155,15 @@ def test_pictures_that_are_no_panoramas_are_problems(folder):
     [
         ({"num_frames": 8}, r"num_frames must be 4n \+ 1"),
         ({"width": 100}, "width and height must be multiples of 16"),
-        ({"paths": 0}, "at least one path and one move; got 0 and 2"),
-        ({"moves": ()}, "at least one path and one move; got 3 and 0"),
+        ({"paths": 0}, "has 1 to 99 paths, of one move at least; got 0 paths of 2 moves"),
+        ({"paths": 100}, "got 100 paths of 2 moves"),
+        ({"moves": ()}, "got 3 paths of 0 moves"),
         ({"moves": ("dolly_in",)}, "must be one of pan_left, pan_right, tilt_up, tilt_down; got 'dolly_in'"),
+        ({"moves": ("pan left",)}, "is one of pan_left, .*, or one with its degrees, as pan_left=40; got 'pan left'"),
+        ({"moves": ("pan_left=0",)}, "pan_left must turn by more than 0 and at most 360 degrees; got 0. Correct it."),
+        ({"moves": ("tilt_up=91",)}, "tilt_up must turn by more than 0 and at most 90 degrees; got 91"),
+        ({"moves": ("pan_left", "pan_left=75")}, "pan_left by 75 degrees is among the moves twice: pan_left, pan_l"),
+        ({"moves": ("pan_left", "pan_right=40")}, "has 3 paths and its camera 2 moves; .* Ask for 2 paths, or leave"),
     ],
 )
 def test_settings_out_of_range_are_refused(folder, changes, sentence):

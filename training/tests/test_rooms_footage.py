@@ -1,12 +1,17 @@
 """Rendered places as a dataset."""
 
+import threading
+import time
+import warnings
+
 import pytest
 import torch
 
 from cinescene_core.config import ViewConfig
 from cinescene_core.views import slice_panorama
 from cinescene_training.data.footage import Footage
-from cinescene_training.render import RoomFootage, place_seed, render, sample_places
+from cinescene_training.render import RoomFootage, place_seed, render, sample_places, sample_shots, shots
+from cinescene_training.render.version import RENDER_VERSION
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,33 @@ def test_courtyards_have_names_of_their_own():
     assert footage.frames(footage.clips[0].name, 1).shape == (1, 16, 32, 3)
 
 
+def test_threads_that_plan_at_once_leave_the_filters_of_warnings_as_they_were(monkeypatch):
+    plan, both_are_in, first_is_out = shots.preset_trajectory, threading.Event(), threading.Event()
+
+    def overlapping(*args, **settings):
+        """The first waits for the second to come in, which goes out after it; with a lock neither waits for ever."""
+        if threading.current_thread().name == "first":
+            both_are_in.wait(0.5)
+        else:
+            both_are_in.set()
+            first_is_out.wait(10)
+        return plan(*args, **settings)
+
+    monkeypatch.setattr(shots, "preset_trajectory", overlapping)
+    before = list(warnings.filters)
+    first, second = (
+        threading.Thread(target=sample_shots, args=(1, 1), kwargs={"num_frames": 5}, name=name)
+        for name in ("first", "second")
+    )
+    first.start()
+    time.sleep(0.1)
+    second.start()
+    first.join()
+    first_is_out.set()
+    second.join()
+    assert warnings.filters == before
+
+
 def test_bad_requests_are_refused_in_a_sentence(footage):
     with pytest.raises(
         ValueError, match=r"no clip 'room_train_000009/whuman/01' in this footage; clips are named like"
@@ -86,6 +118,8 @@ def test_bad_requests_are_refused_in_a_sentence(footage):
         footage.frames("room_train_000009/whuman/01", 1)
     with pytest.raises(ValueError, match="There is no clip 'room_train_000000/whuman/04'"):
         footage.trajectory("room_train_000000/whuman/04")
+    with pytest.raises(ValueError, match="There is no clip 'room_train_000000/whuman/03/old'"):
+        footage.trajectory("room_train_000000/whuman/03/old")
     with pytest.raises(ValueError, match="There is no place 'here' in this footage; places are named like"):
         footage.views("here", ViewConfig())
     with pytest.raises(ValueError, match="has 9 frames; got a request for 10"):
@@ -98,3 +132,34 @@ def test_bad_requests_are_refused_in_a_sentence(footage):
         RoomFootage("train", 1, kind="cave")
     with pytest.raises(ValueError, match="The train split has places 0 to"):
         RoomFootage("train", 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "caption", "quarters", "travelled"),
+    [
+        (
+            "room",
+            "a pink cone slides backward in a white zigzag room with five boxes",
+            [[0.6664, 0.3664], [0.5423, 0.3674]],
+            0.557604,
+        ),
+        (
+            "courtyard",
+            "a blue snowman spins in a red striped courtyard with three boxes",
+            [[0.5995, 0.4971], [0.4625, 0.4514]],
+            2.137889,
+        ),
+    ],
+)
+def test_the_pictures_of_this_version(kind, caption, quarters, travelled):
+    """Where this fails and the change is meant, raise RENDER_VERSION and write down what the new one makes."""
+    assert RENDER_VERSION == 1
+    yard = RoomFootage("train", 1, kind=kind, clips_per_place=2, num_frames=5, width=48, height=32)
+    clip = yard.clips[2]
+    assert clip.caption == caption
+    end = yard.trajectory(clip.name).world_from_camera[-1, :3, 3]
+    torch.testing.assert_close(end, torch.tensor([travelled, 0, 0]).double(), rtol=0, atol=1e-5)
+    last = yard.frames(clip.name, 5)[-1]
+    found = last.reshape(2, 16, 2, 24, 3).mean((1, 3, 4))  # a quarter of the picture each
+    # Another processor may put an edge on the other side of a sample: of 1536 in a quarter, a few.
+    torch.testing.assert_close(found, torch.tensor(quarters), rtol=0, atol=2e-3)

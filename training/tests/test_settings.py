@@ -40,6 +40,21 @@ def test_numbers_may_be_written_as_people_write_them():
         ("model.start_from=a.safetensors", r"model: give either 'start_from' or 'sizes'"),
         ("cache.encoders.vggt=a", r"cache.encoders: give either 'bundle', or both 'vggt' and 'wan'"),
         ("cache.source.kind=multicam", r"cache.source: source 'multicam' needs its folder as root"),
+        (
+            "cache.source={calibration: a.json}",
+            r"cache.source: calibration is read for scene_decoupled only; leave it out\.",
+        ),
+        (
+            "cache.source={kind: multicam, root: a, calibration: a.json}",
+            r"cache.source: calibration is read for scene_decoupled only; leave it out\.",
+        ),
+        (
+            "cache.source={kind: panoramas, root: a, calibration: a.json}",
+            r"cache.source: calibration is read for scene_decoupled only; leave it out\.",
+        ),
+        ("cache.source.moves=[pan_left]", r"cache.source: moves is read for panoramas only; leave it out\."),
+        ("cache.source.only=test", r"cache.source: only is read for datasets; rooms are on a side by their seeds\."),
+        ("cache.source.only=all", r"'cache.source.only' must be one of train, validation, test; got 'all'"),
         ("optimiser.betas=[0.9]", r"'optimiser.betas' must hold 2 values; got 1"),
         ("model.join=view", r"model.join 'view' lays one view on each latent frame: 9 frames make 3, .* 4 views"),
         ("objective.guide_weight=1", r"objective.guide_weight needs cache.clip_features: true"),
@@ -71,6 +86,7 @@ def test_numbers_may_be_written_as_people_write_them():
         ("validation.sigmas=[0.5, 1.1]", r"noise levels above 0 and up to 1; got \[0.5, 1.1\]"),
         ("validation.sigmas=[0.5, 0.5]", r"different noise levels above 0 and up to 1; got \[0.5, 0.5\]"),
         ("validation.guidance=0.5", r"validation: guidance must be at least 1 \(none\); got 0.5"),
+        ("run.folder=[a", r"The value of an override must be YAML; got 'run.folder=\[a'. Quote it."),
         ("nonsense", r"An override has the form section.field=value; got 'nonsense'"),
         ("task=vae", r"debug.yaml is a configuration of task 'vae', not of the transformer"),
     ],
@@ -78,6 +94,31 @@ def test_numbers_may_be_written_as_people_write_them():
 def test_what_cannot_be_run_is_named(override, sentence):
     with pytest.raises(SettingsError, match=sentence):
         load_config(CONFIGS / "debug.yaml", [override])
+
+
+@pytest.mark.parametrize(
+    ("run", "got"),
+    [
+        ({"devices": 2}, "2 devices and run.strategy 'auto'"),
+        ({"num_nodes": 2}, "2 devices and run.strategy 'auto'"),
+        ({"strategy": "ddp"}, "1 devices and run.strategy 'ddp'"),
+    ],
+)
+def test_layers_that_wait_for_the_images_train_on_one_device_alone(tmp_path, run, got):
+    config = tiny_config(tmp_path)
+    alone = dataclasses.replace(
+        config,
+        cache=dataclasses.replace(config.cache, shot=dataclasses.replace(SHOT, num_views=2)),
+        model=dataclasses.replace(config.model, join="channel"),
+        objective=dataclasses.replace(config.objective, order="progressive"),
+    )
+    shared = dataclasses.replace(config.run, **{"micro_batch": 1} | run)
+    with pytest.raises(ValueError, match=rf"model\.join 'channel' has layers without .* got {got}\. Train on one"):
+        dataclasses.replace(alone, run=shared)
+    for objective in ({"order": "shuffled"}, {"order": "ordered"}):
+        dataclasses.replace(alone, run=shared, objective=dataclasses.replace(config.objective, **objective))
+    for join in ("frame", "view"):
+        dataclasses.replace(alone, run=shared, model=dataclasses.replace(config.model, join=join))
 
 
 def test_files_that_are_no_configuration_are_named(tmp_path):
@@ -123,11 +164,12 @@ def test_where_a_run_runs_and_where_its_files_lie_does_not_change_what_it_is(tmp
         tiny_config(tmp_path, model={"gradient_checkpointing": True}),
         tiny_config(tmp_path, validation={"every": 7, "sigmas": (0.5,), "samples": 1}),
         with_cache(config, encoders=EncodersConfig(bundle=Path("elsewhere.safetensors"))),
-        with_cache(config, source=dataclasses.replace(ROOMS, compiled=True, calibration=Path("lens.json"))),
+        with_cache(config, source=dataclasses.replace(ROOMS, compiled=True)),
     ]
     assert {other.digest() for other in same} == {config.digest()}
     sets = [
-        SourceConfig(kind="multicam", root=Path(root), validation_places=1, clips_per_place=1) for root in ("a", "b")
+        SourceConfig(kind="scene_decoupled", root=Path(root), calibration=Path(file), validation_places=1)
+        for root, file in (("a", "lens.json"), ("b", "other.json"))
     ]
     assert len({with_cache(config, source=source).digest() for source in sets}) == 1
 

@@ -1,11 +1,13 @@
 """The configured source as footage: who trains, who validates, and that a real one becomes a cache."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
 from fake_footage import FRAMES, HEIGHT, WIDTH, cache_config
 
+from cinescene_core.checks import FileFormatError
 from cinescene_core.video import save_image
 from cinescene_training.config import ShotConfig, SourceConfig
 from cinescene_training.data import sources
@@ -55,6 +57,30 @@ def test_a_dataset_holds_whole_environments_out(tmp_path):
     assert [problem.item for problem in source.problems] == ["broken.png"]
 
 
+def test_a_dataset_can_be_all_for_testing(tmp_path):
+    """The paper's out-of-domain test: every panorama, along moves of one's own."""
+    root = panoramas(tmp_path / "panoramas", 3)
+    moves = ("pan_left=40", "tilt_up")
+    config = config_of(tmp_path / "cache", kind="panoramas", root=root, only="test", clips_per_place=2, moves=moves)
+    (side,) = open_source(config).sides
+    assert (side.split, len(side.places)) == ("test", 3)
+    ends = {clip.name: side.footage.trajectory(clip.name).world_from_camera[-1, :3, 2] for clip in side.clips}
+    turned = {
+        (name.split("_", 1)[1], round(math.degrees(math.atan2(x, z))), round(math.degrees(math.asin(-y))))
+        for name, (x, y, z) in ends.items()
+    }
+    assert turned == {("pan_left", -40, 0), ("tilt_up", 0, 45)}
+    report = build_cache(config)
+    assert [(count.split, count.places, count.clips) for count in report.splits] == [("test", 3, 6)]
+    wanted = fingerprint_of(config)
+    assert len(EncodedCache(config.folder, "test", wanted)) == 6
+    with pytest.raises(FileFormatError, match=r"source\.only puts every place into test, so there are no clips for tr"):
+        EncodedCache(config.folder, "train", wanted)
+    held_out = config_of(config.folder, **(vars(config.source) | {"only": None}))
+    with pytest.raises(FileFormatError, match=r"with source\.only = 'test', and this run wants None"):
+        EncodedCache(config.folder, "test", fingerprint_of(held_out))
+
+
 def test_a_real_source_becomes_a_cache(tmp_path):
     root = panoramas(tmp_path / "panoramas", 3)
     config = config_of(tmp_path / "cache", kind="panoramas", root=root, validation_places=1, clips_per_place=2)
@@ -75,7 +101,9 @@ def test_a_real_source_becomes_a_cache(tmp_path):
 def test_too_much_held_out_and_nothing_to_read_are_refused(tmp_path):
     root = panoramas(tmp_path / "panoramas", 4)
     with pytest.raises(
-        ValueError, match=r"has 4 places that can be read; holding out 2 .* Lower source\.validation_places"
+        ValueError,
+        match=r"has 4 places that can be read; holding out 2 .* Lower source\.validation_places, or .* "
+        r"Items that cannot be read: 1, the first broken\.png: ",
     ):
         open_source(config_of(tmp_path, kind="panoramas", root=root, validation_places=2))
     for path in root.glob("pano*"):

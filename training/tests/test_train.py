@@ -1,6 +1,10 @@
 """Runs: what training changes, exact resume, validation that repeats itself, and what is refused."""
 
 import dataclasses
+import errno
+import io
+import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +14,11 @@ from cinescene_core.checks import CheckpointError, FileFormatError
 from cinescene_core.config import CineSceneConfig
 from cinescene_core.models.wan import CineSceneTransformer
 from cinescene_core.weights import load_transformer, save_transformer
-from cinescene_training.config import PAPER_TRAINABLE
+from cinescene_training.config import PAPER_TRAINABLE, SourceConfig
 from cinescene_training.initialise import initialise
-from cinescene_training.train import fit, last_checkpoint, validate
+from cinescene_training.loss import flow_matching_loss
+from cinescene_training.train import encode_rooms, fit, last_checkpoint, validate
+from cinescene_training.train import test as split_test
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::cinescene_core.checks.CineSceneWarning"),
@@ -154,6 +160,88 @@ def test_shards_of_another_fingerprint_are_refused(studio, tmp_path):
     other = dataclasses.replace(config, cache=dataclasses.replace(config.cache, shot=shot))
     with pytest.raises(FileFormatError, match=r"shot.vggt_width = 56, and this run wants 70.*cinescene-train cache"):
         fit(other)
+
+
+def test_validation_after_training_writes_nothing_into_the_run(studio, tmp_path):
+    config = tiny_config(studio, run={"folder": tmp_path / "run"}, validation={"videos": 1, "video_steps": 1})
+    checkpoint = fit(config)
+
+    def held():
+        return {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+    before = held()
+    assert any("videos" in path.parts for path in before)
+    validate(config, checkpoint)
+    split_test(config, checkpoint)
+    assert held() == before
+
+
+def test_a_damaged_checkpoint_is_named_wherever_it_is_read(studio, tmp_path):
+    config = tiny_config(studio, run={"folder": tmp_path / "run", "steps": 3})
+    half = tmp_path / "half.ckpt"
+    half.write_bytes(fit(config).read_bytes()[:1000])
+    sentence = r"half\.ckpt cannot be read as a checkpoint \(.*\)\. It is damaged .* Take another one"
+    for read in (lambda: fit(config, resume=half), lambda: validate(config, half), lambda: split_test(config, half)):
+        with pytest.raises(CheckpointError, match=sentence):
+            read()
+    torch.save([1, 2], half)
+    with pytest.raises(CheckpointError, match=r"half\.ckpt holds a list and no checkpoint\. Take another one"):
+        fit(config, resume=half)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(studio, tmp_path, monkeypatch):
+    config = tiny_config(studio, run={"folder": tmp_path})
+    before = fit(config, stop_at=3).read_bytes()
+
+    class FullDisk(io.BytesIO):
+        def write(self, data):
+            if self.tell() > 1000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    opened = Path.open
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Path, "open", lambda path, *how, **more: FullDisk() if how == ("wb",) else opened(path, *how, **more)
+        )
+        with pytest.raises(OSError, match=r"Cannot write .*last\.ckpt: the disk is full\. .* Free some space"):
+            fit(config, resume=last_checkpoint(config))
+    assert {path.name for path in last_checkpoint(config).parent.iterdir()} == {"last.ckpt"}
+    assert last_checkpoint(config).read_bytes() == before
+    # What a kill in the middle of writing leaves, as `atomic_write` calls it, is gone after the next start.
+    (last_checkpoint(config).parent / ".last-0123abcd.ckpt").write_bytes(b"half a file")
+    fit(config, resume=last_checkpoint(config))
+    assert {path.name for path in last_checkpoint(config).parent.iterdir()} == {"last.ckpt"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_ends_the_run_and_spoils_nothing(studio, tmp_path, monkeypatch, value):
+    config = tiny_config(studio, run={"folder": tmp_path, "checkpoint_every": 1})
+    seen = []
+
+    def spoilt(*tensors):
+        seen.append(None)
+        return flow_matching_loss(*tensors) * (value if len(seen) > 4 else 1)  # two micro-batches a step
+
+    monkeypatch.setattr("cinescene_training.module.flow_matching_loss", spoilt)
+    with pytest.raises(FloatingPointError, match=r"The gradient of step 3 is not finite, .* lower optimiser\.learning"):
+        fit(config)
+    kept = content(last_checkpoint(config))
+    assert kept["global_step"] == 2
+    assert all(tensor.isfinite().all() for tensor in kept["state_dict"].values())
+
+
+@pytest.mark.parametrize(("accelerator", "device"), [("cpu", "cpu"), ("auto", "cuda"), ("cuda", "cuda")])
+def test_rooms_are_encoded_on_the_device_that_trains(tmp_path, monkeypatch, accelerator, device):
+    used = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("cinescene_training.train.build_cache", lambda cache, **how: used.append(how["device"]))
+    config = tiny_config(tmp_path, run={"accelerator": accelerator})
+    encode_rooms(config)
+    assert used == [device]
+    source = SourceConfig(kind="panoramas", root=tmp_path)
+    assert encode_rooms(dataclasses.replace(config, cache=dataclasses.replace(config.cache, source=source))) is None
+    assert used == [device]
 
 
 def test_a_missing_cache_says_what_to_do(tmp_path):

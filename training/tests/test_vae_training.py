@@ -349,7 +349,7 @@ def test_what_is_written_opens_in_the_pack_with_latents_of_wans_statistics(whole
     with safe_open(path, "pt") as file:
         record = json.loads(file.metadata()[RECORD_KEY])
     assert record["config"]["base_dim"] == 8
-    assert set(record) == {"name", "config", "seed", "commit", "machine", "torch", "measured"}
+    assert set(record) == {"name", "config", "identity", "seed", "commit", "machine", "torch", "measured"}
     assert record["measured"].keys() == {f"validation/psnr_{part}" for part in ("first", "later", "all")}
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,20 @@ def test_a_run_stopped_and_resumed_writes_the_same_file_to_the_last_bit(tmp_path
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     with pytest.raises(CheckpointError, match=r"was trained with layer_scale = 0\.3, but this run says 0\.5"):
         fit_vggt(dataclasses.replace(stopped, layer_scale=0.5), resume=checkpoint)
+    other = dataclasses.replace(stopped, views=dataclasses.replace(stopped.views, ring_share=0.125))
+    with pytest.raises(CheckpointError, match=r"was trained with views\.ring_share = .*, but this run says 0\.125"):
+        fit_vggt(other, resume=checkpoint)
+    (tmp_path / "half.ckpt").write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"half\.ckpt cannot be read as a checkpoint"):
+        fit_vggt(stopped, resume=tmp_path / "half.ckpt")
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_before_a_file_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("cinescene_training.encoders.vggt_module.camera_loss", lambda *_: torch.tensor(math.nan))
+    monkeypatch.setattr("cinescene_training.encoders.vggt_module.depth_loss", lambda depth, *_: depth.mean() * math.nan)
+    with pytest.raises(FloatingPointError, match=r"The gradient of step 1 is not finite"):
+        fit_vggt(config_for(tmp_path))
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 def test_what_is_written_loads_and_answers_as_what_was_trained(whole_run):
@@ -180,7 +195,7 @@ def test_what_is_written_loads_and_answers_as_what_was_trained(whole_run):
         assert json.loads(file.metadata()[METADATA_KEY])["fingerprint"] == model.fingerprint
     assert record["seed"] == 3
     assert record["config"]["views"]["view_counts"] == [2, 3]
-    assert set(record) == {"name", "config", "seed", "commit", "machine", "torch", "measured"}
+    assert set(record) == {"name", "config", "identity", "seed", "commit", "machine", "torch", "measured"}
     assert 0 < record["measured"]["validation/rotation_degrees"] <= 180
 
 

@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from cinescene_core.checks import FileFormatError
 from cinescene_core.config import ViewConfig
 from cinescene_training.data.footage import WITH_SUBJECT
 from cinescene_training.data.layout import SceneDecoupledFootage
 from cinescene_training.data.listing import SceneFiles, environment_of
-from cinescene_training.render import RoomFootage, writing
+from cinescene_training.render import RoomFootage, place_seed, render, sample_places, writing
 from cinescene_training.render.blender import CyclesSettings
 from cinescene_training.render.options import BlenderConfig, RenderConfig, RoomsConfig, jobs_of, load_render_config
+from cinescene_training.render.version import RENDER_VERSION
 from cinescene_training.render.writing import write_rooms
 from cinescene_training.settings import SettingsError
 
@@ -63,7 +65,7 @@ def test_the_panoramas_start_view_is_the_first_frame(written):
     place = dataset.places[0].name
     views = dataset.views(place, config)
     first = dataset.frames(next(clip.name for clip in dataset.clips if not clip.has_subject), 1)[0]
-    # The panorama has five pixels a degree less than the picture at its centre: edges soften.
+    # The view is sampled twice, by the panorama and from it, and the frame is compressed: edges soften.
     assert (views.images[0] - first).abs().mean() < 8 / 255
     assert (views.images[1] - rooms.views(place, config).images[1]).abs().mean() < 8 / 255
 
@@ -79,11 +81,85 @@ def test_depth_and_masks_come_along(written):
             torch.testing.assert_close(depth, wanted, rtol=1e-3, atol=0)  # stored as float16
 
 
+def test_the_sky_is_infinitely_far_in_files(tmp_path):
+    yards = RoomFootage("train", 1, kind="courtyard", clips_per_place=1, **SIZE)
+    write_rooms(tmp_path, yards)
+    dataset = SceneDecoupledFootage(tmp_path)
+    depth = dataset.depth(dataset.clips[0].name, 5)
+    poses = yards.trajectory(yards.clips[0].name).world_from_camera[None]
+    sky = render(sample_places([place_seed("train", 0)], "courtyard"), poses, 90.0, 96, 64).sky[0]
+    assert sky.any()
+    assert torch.equal(depth.isinf(), sky)
+
+
 def test_places_that_stand_are_kept(written, tmp_path):
     rooms, dataset = written
     told = []
     assert write_rooms(dataset.root, rooms, on_place=lambda done, total: told.append((done, total))) == 0
     assert told == [(1, 1)]
+
+
+def test_a_dataset_is_of_one_size_and_one_way_of_rendering(tmp_path, monkeypatch):
+    size = SIZE | {"width": 32, "height": 32, "samples": 1, "panorama_width": 64}
+    write_rooms(tmp_path, RoomFootage("train", 1, clips_per_place=1, **size))
+    before = (tmp_path / "render.json").read_bytes()
+    for changes, field in (
+        ({"width": 64}, "width = 32, and this run wants 64"),
+        ({"num_frames": 9}, "num_frames = 5, and this run wants 9"),
+        ({"samples": 2}, "rooms.supersampling = 1, and this run wants 2"),
+    ):
+        with pytest.raises(FileFormatError, match=rf"was rendered with {field}\. Render into another folder, or with"):
+            write_rooms(tmp_path, RoomFootage("train", 2, clips_per_place=1, **(size | changes)))
+    with pytest.raises(FileFormatError, match=r"with rooms\.clips_per_place = 1, and this run wants 2"):
+        write_rooms(tmp_path, RoomFootage("train", 2, clips_per_place=2, **size))
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "RENDER_VERSION", RENDER_VERSION + 1)
+        with pytest.raises(FileFormatError, match=r"with rooms\.render_version = "):
+            write_rooms(tmp_path, RoomFootage("train", 2, clips_per_place=1, **size))
+    assert (tmp_path / "render.json").read_bytes() == before
+    # More places, of any split and kind, are what the folder is for.
+    assert write_rooms(tmp_path, RoomFootage("test", 1, kind="courtyard", clips_per_place=1, **size)) == 1
+    assert [place.name for place in SceneDecoupledFootage(tmp_path).places] == [
+        "courtyard_test_000000",
+        "room_train_000000",
+    ]
+    (tmp_path / "render.json").write_text("{")
+    with pytest.raises(FileFormatError, match=r"render\.json is not JSON .* Restore it, or render into another folder"):
+        write_rooms(tmp_path, RoomFootage("train", 1, clips_per_place=1, **size))
+    (tmp_path / "render.json").write_text("[]")
+    with pytest.raises(FileFormatError, match=r"render\.json must hold settings by name\. Restore it"):
+        write_rooms(tmp_path, RoomFootage("train", 1, clips_per_place=1, **size))
+    (tmp_path / "render.json").unlink()
+    with pytest.raises(FileFormatError, match=r"holds room_train_000000, and no render\.json says how it was"):
+        write_rooms(tmp_path, RoomFootage("train", 1, clips_per_place=1, **size))
+
+
+def test_a_set_is_rendered_in_one_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "render_blender", lambda job, on_picture: stand(job))
+
+    def sets(blender, **changes):
+        return jobs_of(render_config(out=tmp_path, blender=blender, **changes))
+
+    assert writing.write_sets(sets({"moves": ("pan_left=20",)})) == 1
+    assert writing.write_sets(sets({"moves": ("pan_left=20",), "seeds": (0, 1)})) == 1  # another place of the set
+    on_a_card = CyclesSettings(device="CUDA")
+    assert writing.write_sets(sets({"moves": ("pan_left=20",), "cycles": on_a_card})) == 0
+    with pytest.raises(FileFormatError, match=r"with blender\.courtyard\.moves = \['pan_left=20'\], and this run"):
+        writing.write_sets(sets({"seeds": (2,)}))
+    with pytest.raises(FileFormatError, match=r"with blender\.courtyard\.cycles\.samples = 64, and this run wants 8"):
+        writing.write_sets(sets({"moves": ("pan_left=20",), "cycles": CyclesSettings(samples=8)}))
+    with pytest.raises(FileFormatError, match=r"with fps = 15\.0, and this run wants 12\.0"):
+        writing.write_sets(sets({"moves": ("pan_left=20",), "seeds": (2,)}, fps=12.0))
+    (tmp_path / "render.json").unlink()
+    with pytest.raises(FileFormatError, match=r"holds scene0_1x1_loc1_scene_courtyard, and no render\.json says"):
+        writing.write_sets(sets({"seeds": (2, 1)}))
+
+
+def stand(job):
+    """As if the place had been rendered."""
+    last = SceneFiles(Path(job.root), job.name).camera_file(WITH_SUBJECT)
+    last.parent.mkdir(parents=True)
+    last.touch()
 
 
 def render_config(**changes):
@@ -111,9 +187,6 @@ def test_sets_are_named_as_one_environment_of_the_released_dataset_and_keep_ever
 
 def test_sets_that_stand_are_kept_and_pictures_are_counted_over_the_rest(tmp_path, monkeypatch):
     jobs = jobs_of(render_config(out=tmp_path, blender={"seeds": (0, 1, 2)}))
-    stood = SceneFiles(tmp_path, jobs[1].name).camera_file(WITH_SUBJECT)
-    stood.parent.mkdir(parents=True)
-    stood.touch()
     rendered, told = [], []
 
     def render(job, on_picture):
@@ -121,6 +194,8 @@ def test_sets_that_stand_are_kept_and_pictures_are_counted_over_the_rest(tmp_pat
         on_picture(1, 2)
         on_picture(2, 2)
 
+    monkeypatch.setattr(writing, "render_blender", lambda job, on_picture: stand(job))
+    assert writing.write_sets(jobs[1:2]) == 1
     monkeypatch.setattr(writing, "render_blender", render)
     assert writing.write_sets(jobs, lambda done, total: told.append((done, total))) == 2
     assert rendered == [0, 2]
@@ -144,8 +219,9 @@ def test_sets_that_stand_are_kept_and_pictures_are_counted_over_the_rest(tmp_pat
 def test_what_cannot_be_rendered_is_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         render_config(**changes)
-    with pytest.raises(ValueError, match="supersampling must be a positive number; got 0"):
-        RoomsConfig(supersampling=0)
+    for name in ("places", "supersampling"):
+        with pytest.raises(ValueError, match=f"{name} must be a positive number; got 0"):
+            RoomsConfig(**{name: 0})
 
 
 @pytest.mark.parametrize("name", ["render_rooms", "render_blender"])

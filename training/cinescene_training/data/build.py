@@ -7,7 +7,7 @@ A cache is a folder of shards. Everything else in it is derived from them: `inde
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from cinescene_core.checks import FileFormatError, check_positive
+from cinescene_core.context import SAME_LENS_DEGREES
 from cinescene_core.files import atomic_write
 
-from ..config import CacheConfig, as_record
+from ..config import CacheConfig, ShotConfig, as_record
 from .encode import encode_shard
 from .encoders import Encoders, load_encoders
 from .fingerprint import Fingerprint, fingerprint_of
@@ -28,6 +29,16 @@ from .sources import Side, Source, open_source
 INDEX, PROBLEMS = "index.json", "problems.txt"
 LISTING = "listing"
 """Stands in `problems.txt` for the shard of an item that was found broken before encoding."""
+AFTER_A_REPAIR = (
+    f"{PROBLEMS} names the shard of each. After a repair, delete that shard and run cinescene-train cache; "
+    f"where it says '{LISTING}', running it is enough."
+)
+MAX_WORDS = 30
+"""Unknown words that a note lists; the others are counted."""
+SAME_FPS = 1e-3
+"""Frames per second by which two rates may differ and be the same."""
+LEAST_STILL_LISTED = 0.5
+"""Share of a cache's places that its source must still list; of one that lists less, a part is taken to be missing."""
 _SHARD = re.compile(rf"(?:{'|'.join(SPLITS)})-\d{{5,}}\.safetensors")
 _UNFINISHED = re.compile(
     rf"\.(?:(?:{'|'.join(SPLITS)})-\d{{5,}}|index|problems)-[0-9a-f]{{8}}\.(?:safetensors|json|txt)"
@@ -59,7 +70,8 @@ class CacheReport:
     """Of all shards."""
     seconds: float
     notes: tuple[str, ...]
-    """Shards that stood but had to be made again, or removed, and why."""
+    """Shards that stood but had to be made again, or removed, and why; words that the text encoder does not know; and
+    a lens or a frame rate of the clips that is not the configured one."""
     problems: tuple[Problem, ...]
     """Items that are not in the cache."""
 
@@ -74,9 +86,7 @@ class CacheReport:
         if self.problems:
             lines.append(f"{len(self.problems)} items are not in the cache:")
             lines += [f"  {problem.item}: {problem.reason}" for problem in self.problems]
-            lines.append(
-                f"{PROBLEMS} names the shard of each. After a repair, delete that shard and run cinescene-train cache."
-            )
+            lines.append(AFTER_A_REPAIR)
         return "\n".join(lines)
 
 
@@ -117,7 +127,7 @@ def fill_cache(
     """Encode what is missing of a cache. One process at a time builds in a folder.
 
     Shards that stand are verified and kept; a damaged one, or one that holds other items than the source lists now,
-    is made again and the report says so.
+    is made again and the report says so. A source that has lost more than half of the places held is refused.
 
     Args:
         config: the folder and how many places a shard has.
@@ -129,7 +139,8 @@ def fill_cache(
         on_progress: see `OnProgress`.
 
     Raises:
-        FileFormatError: the folder holds shards of another fingerprint or format, or no clip of a split can be used.
+        FileFormatError: the folder holds shards of another fingerprint or format, or mostly of places that the source
+            does not list; or no clip of a side can be used.
         OSError: the disk is full or the folder cannot be written; the shards that are done stay and are kept by the
             next run.
     """
@@ -138,11 +149,12 @@ def fill_cache(
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(folder)
-    _check_folder(folder, fingerprint)
+    _check_folder(folder, fingerprint, source)
     notes: list[str] = []
     builder = _Builder(folder, fingerprint, load, device, workers, notes)
     counts = [builder.build(side, config.places_per_shard, on_progress or _silent) for side in source.sides]
-    notes += _remove_surplus(folder, builder.records)
+    notes += [*_remove_surplus(folder, builder.records), *builder.unknown_words()]
+    notes += _differences(builder.records.values(), fingerprint.shot)
     problems = _write_problems(folder, source.problems, builder.records)
     write_index(folder)
     report = CacheReport(
@@ -233,6 +245,20 @@ class _Builder:
         write_shard(self.folder / plan.file_name, tensors, record)
         return record
 
+    def unknown_words(self) -> list[str]:
+        """One note for all captions when their words are not all known; none when nothing was encoded."""
+        if self._encoders is None:
+            return []
+        captions = {caption for record in self.records.values() for caption in record.captions}
+        unknown = self._encoders.unknown_words(captions)
+        if not unknown:
+            return []
+        more = f" and {len(unknown) - MAX_WORDS} more" if len(unknown) > MAX_WORDS else ""
+        return [
+            f"The text encoder does not know {len(unknown)} words of the captions, which all read the same: "
+            f"{', '.join(unknown[:MAX_WORDS])}{more}. Where prompts matter, use encoders that know them."
+        ]
+
 
 def shard_files(folder: Path) -> list[Path]:
     """Every shard of a cache, by name."""
@@ -282,14 +308,22 @@ def _remove_unfinished(folder: Path) -> None:
             path.unlink()
 
 
-def _check_folder(folder: Path, fingerprint: Fingerprint) -> None:
+def _check_folder(folder: Path, fingerprint: Fingerprint, source: Source) -> None:
     """Refuse a folder whose shards another run needs, before any is touched. Damaged ones are judged later."""
+    held: set[str] = set()
     for path in shard_files(folder):
         try:
-            found = read_record(path).fingerprint
+            record = read_record(path)
         except DamagedShardError:
             continue
-        found.check(fingerprint, f"{folder.name}/{path.name}")
+        record.fingerprint.check(fingerprint, f"{folder.name}/{path.name}")
+        held.update(record.places)
+    listed = held & {place.name for side in source.sides for place in side.places}
+    if len(listed) < LEAST_STILL_LISTED * len(held):
+        raise FileFormatError(
+            f"{folder.name} holds {len(held)} places, and the source lists only {len(listed)} of them now. Check that "
+            "the dataset is there whole, its disk mounted; to encode what it lists now, name another folder."
+        )
 
 
 def _remove_surplus(folder: Path, records: dict[str, ShardRecord]) -> list[str]:
@@ -300,9 +334,38 @@ def _remove_surplus(folder: Path, records: dict[str, ShardRecord]) -> list[str]:
     return [f"{path.name} held items that the source no longer lists and was removed." for path in surplus]
 
 
+def _differences(records: Collection[ShardRecord], shot: ShotConfig) -> list[str]:
+    """Where the clips' lens or frame rate is not the configured one; the model has no input for either."""
+    lenses = sorted({lens for record in records for lens in record.lenses})
+    rates = sorted({rate for record in records for rate in record.rates})
+    notes = []
+    if any(abs(lens - shot.fov_degrees) > SAME_LENS_DEGREES for lens in lenses):
+        notes.append(
+            f"Clips have a lens of {_range(lenses)} degrees and the views one of {shot.fov_degrees:g}; the model "
+            f"cannot know. Set cache.shot.fov_degrees to {_one_of(lenses)}, or calibrate the dataset."
+        )
+    if any(abs(rate - shot.fps) > SAME_FPS for rate in rates):
+        notes.append(
+            f"Clips have {_range(rates)} frames per second and the configuration says {shot.fps:g}; a trained model "
+            f"would play at the wrong speed. Set cache.shot.fps to {_one_of(rates)}."
+        )
+    return notes
+
+
+def _range(values: Sequence[float]) -> str:
+    """Sorted numbers by the first and the last."""
+    return " to ".join(f"{value:g}" for value in dict.fromkeys((values[0], values[-1])))
+
+
+def _one_of(values: Sequence[float]) -> str:
+    """The number, or which to choose."""
+    return f"{values[0]:g}" if len(values) == 1 else "that of most clips"
+
+
 def _nothing_encoded(splits: Sequence[str], problems: Sequence[Problem]) -> str:
     first = f" The first of {len(problems)} problems is {problems[0].item}: {problems[0].reason}" if problems else ""
-    return f"No clip for {' and '.join(splits) or 'any split'} could be encoded.{first}"
+    advice = f" {AFTER_A_REPAIR}" if problems else " The source lists none. Add places, or hold out fewer."
+    return f"No clip for {' and '.join(splits) or 'any split'} could be encoded.{first}{advice}"
 
 
 def _silent(split: str, done: int, total: int) -> None:

@@ -69,6 +69,12 @@ class EncodedCache:
         self.folder, self.split = Path(folder), split
         first = self.folder / shard_name(split, 0)
         if not first.is_file():
+            only = None if wanted is None else wanted.source.only
+            if only not in (None, split):
+                raise FileFormatError(
+                    f"source.only puts every place into {only}, so there are no clips for {split}. Ask for {only}, or "
+                    "leave source.only out and run cinescene-train cache into another folder."
+                )
             raise FileFormatError(
                 f"{self.folder} holds no encoded clips for {split}. Run cinescene-train cache with this configuration."
             )

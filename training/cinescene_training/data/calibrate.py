@@ -152,7 +152,7 @@ def calibration_report(calibration: Calibration) -> str:
         f"Pitch: {calibration.pitch_degrees:.2f} degrees {turned[calibration.pitch_from]} "
         f"(spread {calibration.pitch_spread_degrees:.2f}).",
         f"Lens: a filmback of {calibration.filmback_mm:.2f} mm; {lenses} "
-        f"(spread {calibration.fov_spread_degrees:.2f}).",
+        f"(spread {calibration.fov_spread_degrees:.2f}). Set cache.shot.fov_degrees to the lens you film with.",
     ]
     for name in ("yaw", "pitch"):
         angles = [getattr(fit, f"start_{name}_degrees") for fit in fits]
@@ -227,10 +227,10 @@ def agree(fits: Sequence[PlaceFit], problems: Sequence[Problem] = ()) -> Calibra
     )  # fmt: skip
     for name, spread in (("headings", heading_spread), ("pitches", pitch_spread), ("fields of view", fov_spread)):
         if spread > LARGEST_SPREAD_DEGREES:
+            either = "" if name == "fields of view" else ", read by the start view or by the world"
             raise ValueError(
                 f"The {name} of {len(fits)} places do not agree: half of them are more than {spread:.1f} degrees from "
-                "the middle, read by the start view or by the world. Check that panoramas, videos and camera files "
-                "belong together."
+                f"the middle{either}. Check that panoramas, videos and camera files belong together."
             )
     residuals = (
         (

@@ -1,7 +1,6 @@
 """Places and clips to the tensors of one shard. What cannot be encoded becomes a `Problem`, never an empty item."""
 
 import dataclasses
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,9 +11,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from cinescene_core.checks import CineSceneWarning, ShapeError, check_finite, check_shape
+from cinescene_core.checks import ShapeError, check_finite, check_shape
 from cinescene_core.config import TEMPORAL_STRIDE, ViewConfig
-from cinescene_core.context import SAME_LENS_DEGREES, check_one_lens
+from cinescene_core.context import check_one_lens
 from cinescene_core.models.vggt import resize_for_vggt
 from cinescene_core.scene import encode_scene
 from cinescene_core.types import Trajectory, Views
@@ -27,9 +26,6 @@ from .shards import ShardPlan, ShardRecord, stored_dtype
 
 BadItem = (ValueError, OSError)
 """What reading or encoding a bad item raises; anything else is a fault of the program and ends it."""
-
-SAME_FPS = 1e-3
-"""Frames per second by which two rates may differ and be the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +67,6 @@ def encode_shard(
 
     Returns:
         The tensors and the record, its `values` still empty.
-
-    Warns:
-        CineSceneWarning: the clips have another lens or frame rate than configured.
     """
     shard = _Shard(encoders, fingerprint, device)
     reads = _read_ahead(_jobs(plan, footage, fingerprint.shot), workers)
@@ -100,6 +93,8 @@ class _Shard:
         self.places: list[str] = []
         self.clips: list[ClipItem] = []
         self.captions: dict[str, int] = {}
+        self.lenses: set[float] = set()
+        self.rates: set[float] = set()
         self.text_size = (0, 0)
         self.grid, self.feature_width = (0, 0), 0
         self.problems: list[Problem] = []
@@ -142,6 +137,8 @@ class _Shard:
             return
         self.tensors |= {f"clip.{len(self.clips)}.{part}": value for part, value in found.items()}
         self.clips.append(clip)
+        self.lenses.add(round(float(shot.path.fov_degrees[0]), 3))
+        self.rates.add(round(shot.path.fps, 3))
 
     def close_place(self, name: str, num_clips: int) -> None:
         """Keep the views of a place that has a good clip."""
@@ -168,12 +165,13 @@ class _Shard:
             text_width=self.text_size[1],
             grid=self.grid if self.places else (0, 0),
             feature_width=self.feature_width if self.places else 0,
+            lenses=tuple(sorted(self.lenses)),
+            rates=tuple(sorted(self.rates)),
             problems=tuple(self.problems),
         )
 
     def _encode_clip(self, clip: ReadClip) -> dict[str, Tensor]:
         shot = self.fingerprint.shot
-        _warn_of_differences(clip.path, shot)
         latents = self.encoders.vae.encode(clip.frames[None])[0].float()
         check_finite("The latents of the clip", latents)
         found = {"latents": latents.to("cpu", self.dtype), "poses": clip.path.latent_poses().float()}
@@ -189,7 +187,7 @@ class _Shard:
         """Encode a caption that the shard does not hold yet; ValueError when the text encoder refuses it."""
         if caption in self.captions:
             return
-        rows = self.encoders.text.encode(caption)[0].float().cpu()
+        rows = self.encoders.caption_rows(caption).float().cpu()
         sizes = check_shape("The rows of its caption", rows, "length width")
         check_finite("The rows of its caption", rows)
         self.text_size = (sizes["length"], sizes["width"])
@@ -257,25 +255,6 @@ def read_clip(footage: Footage, name: str, shot: ShotConfig) -> ReadClip:
         )
     check_finite("Its frames", frames)
     return ReadClip(frames, path)
-
-
-def _warn_of_differences(path: Trajectory, shot: ShotConfig) -> None:
-    """Say where a path's lens or frame rate is not the configured one; the model has no input for either."""
-    lens = float(path.fov_degrees[0])
-    if abs(lens - shot.fov_degrees) > SAME_LENS_DEGREES:
-        warnings.warn(
-            f"Clips have a lens of {lens:g} degrees and the views one of {shot.fov_degrees:g}; the model cannot know. "
-            f"Set cache.shot.fov_degrees to {lens:g}, or calibrate the dataset.",
-            CineSceneWarning,
-            stacklevel=2,
-        )
-    if abs(path.fps - shot.fps) > SAME_FPS:
-        warnings.warn(
-            f"Clips have {path.fps:g} frames per second and the configuration says {shot.fps:g}; a trained model "
-            f"would play at the wrong speed. Set cache.shot.fps to {path.fps:g}.",
-            CineSceneWarning,
-            stacklevel=2,
-        )
 
 
 def _read_ahead(jobs: Iterator[Callable[[], Views | ReadClip]], workers: int) -> Iterator[Read]:

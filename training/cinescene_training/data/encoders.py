@@ -33,6 +33,23 @@ class Encoders:
     vggt: SceneEncoder
     text: TextEncoder
 
+    def caption_rows(self, caption: str) -> Tensor:
+        """Rows [length, width] of a caption; of words that are not known, `unknown_words` tells.
+
+        Raises:
+            ValueError: too many words or tokens.
+        """
+        if isinstance(self.text, VocabularyEncoder):
+            with torch.no_grad():
+                return self.text(self.text.tokenize(caption)[None])[0]
+        return self.text.encode(caption)[0]
+
+    def unknown_words(self, captions: Iterable[str]) -> list[str]:
+        """Words of the captions that a word list lacks, in alphabetical order; UMT5 spells every word."""
+        if not isinstance(self.text, VocabularyEncoder):
+            return []
+        return sorted({word for caption in captions for word in self.text.unknown_words(caption)})
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDigests:

@@ -9,6 +9,7 @@ from cinescene_core.checks import FileFormatError
 from .. import __version__ as training_version
 from ..config import CacheConfig, ShotConfig, SourceConfig, as_record
 from ..provenance import commit
+from ..render.version import RENDER_VERSION
 from ..settings import flat
 from .encoders import EncoderDigests, encoder_digests
 
@@ -27,7 +28,9 @@ class Fingerprint:
     shot: ShotConfig
     source: SourceConfig
     calibration_digest: str = ""
-    """SHA-256 of the calibration file, "" without one."""
+    """`calibration_digest` of the source."""
+    render_version: int = 0
+    """`RENDER_VERSION` of rooms; 0 for what lies in files."""
     dtype: str
     """Type of stored latents, features and text rows."""
     clip_features: bool
@@ -71,6 +74,7 @@ def fingerprint_of(config: CacheConfig) -> Fingerprint:
         shot=config.shot,
         source=config.source,
         calibration_digest=calibration_digest(config.source),
+        render_version=RENDER_VERSION if config.source.kind == "rooms" else 0,
         dtype=config.dtype,
         clip_features=config.clip_features,
         places_per_shard=config.places_per_shard,

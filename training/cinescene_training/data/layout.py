@@ -270,6 +270,19 @@ class PlaceClip:
         return f"{self.number:02d}_{f'{focal:.4f}'.rstrip('0').rstrip('.')}mm"
 
 
+def check_scene_id(name: str) -> None:
+    """Require a name that a place of this layout can have.
+
+    Raises:
+        ValueError: not 1 to 120 letters, digits and underscores.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"A scene id has 1 to 120 letters, digits and underscores; got {name!r}. "
+            "Rename the place, or the .blend that it is called after."
+        )
+
+
 def write_place(
     root: str | os.PathLike[str],
     name: str,
@@ -306,8 +319,7 @@ def write_place(
         ShapeError: the panorama is not 2:1, or a video has odd sides.
         OSError: the folder cannot be written or the disk is full.
     """
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"A scene id has 1 to 120 letters, digits and underscores; got {name!r}. Rename the place.")
+    check_scene_id(name)
     if not caption.strip():
         raise ValueError(f"{name} needs a caption; its clips with the subject would have none. Say what they show.")
     files = SceneFiles(Path(root), name)
@@ -325,9 +337,8 @@ def write_place(
         paths[clip.camera] = clip.trajectory
     if not paths:
         raise ValueError(f"{name} has no clips. A place needs at least one.")
-    captions = {"caption": caption, "caption_action_only": caption_action_only}
-    if caption_place_only is not None:
-        captions["caption_place_only"] = caption_place_only
+    place_only = {} if caption_place_only is None else {"caption_place_only": caption_place_only}
+    captions = {"caption": caption, "caption_action_only": caption_action_only} | place_only
     with atomic_write(_made(files.captions)) as temporary:
         temporary.write_text(json.dumps(captions, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
     for variant in (WITHOUT_SUBJECT, WITH_SUBJECT):

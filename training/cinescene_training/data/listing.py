@@ -26,8 +26,8 @@ from cinescene_core.panorama import check_equirectangular
 from .calibration import look_angles
 from .captions import read_texts, without_action
 from .footage import WITH_SUBJECT, WITHOUT_SUBJECT, ClipItem, PlaceItem, Problem
-from .unreal import CameraFile, read_camera_file
-from .videos import VideoInfo, probe_video
+from .unreal import read_camera_file
+from .videos import VideoInfo, probe_filmed
 
 VARIANTS = (WITH_SUBJECT, WITHOUT_SUBJECT)
 START_METRES, START_DEGREES = 0.01, 0.5
@@ -171,9 +171,10 @@ def _list_variant(files: SceneFiles, variant: str) -> tuple[list[ListedClip], di
             name=f"{name}/{camera}", place=files.scene, caption=caption, has_subject=variant == WITH_SUBJECT
         )
         try:
-            path_poses, info = _poses_and_header(files, variant, camera, cameras)
+            focal_mm = focal_of(camera)
+            path_poses, info = probe_filmed(files.video(variant, camera), cameras, camera)
             listed = ListedClip(
-                item=item, variant=variant, camera=camera, focal_mm=focal_of(camera), info=info, start=path_poses[0]
+                item=item, variant=variant, camera=camera, focal_mm=focal_mm, info=info, start=path_poses[0]
             )
         except ValueError as error:
             problems.append(Problem(item=item.name, reason=str(error)))
@@ -209,24 +210,6 @@ def _caption(texts: dict[str, str], variant: str, files: SceneFiles) -> str:
         state = "holds no 'caption'" if texts else "is missing or empty"
         raise FileFormatError(f"{where} {state}, and clips with the subject need one.")
     return caption
-
-
-def _poses_and_header(files: SceneFiles, variant: str, camera: str, cameras: CameraFile) -> tuple[Tensor, VideoInfo]:
-    """Poses and video header of a clip whose name, camera file and video agree; ValueErrors say what does not."""
-    focal_of(camera)
-    video = files.video(variant, camera)
-    if camera not in cameras.cameras:
-        raise FileFormatError(f"{cameras.path.name} has no camera {camera} for its video. Add it or remove the video.")
-    poses = cameras.poses(camera)
-    if not video.is_file():
-        raise FileFormatError(f"There is no video {video.name}, which {cameras.path.name} has a camera for. Add it.")
-    info = probe_video(video)
-    if info.num_frames != len(poses):
-        raise FileFormatError(
-            f"{video.name} has {info.num_frames} frames and {cameras.path.name} has {len(poses)} poses; "
-            "every frame needs one. Copy both again."
-        )
-    return poses, info
 
 
 def _twins_apart(clips: list[ListedClip], poses: dict[str, Tensor]) -> list[Problem]:

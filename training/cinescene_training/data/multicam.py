@@ -27,8 +27,8 @@ from cinescene_core.types import Trajectory, Views
 from .calibration import lens_degrees
 from .captions import read_texts
 from .footage import WITH_SUBJECT, ClipItem, PlaceItem, Problem
-from .unreal import CameraFile, read_camera_file
-from .videos import VideoInfo, probe_video, read_frames
+from .unreal import read_camera_file
+from .videos import VideoInfo, probe_filmed, read_frames
 
 SENSOR_MM = 23.76
 """Width and height of the dataset's sensor: f18 is 66.9 degrees, f50 is 26.7."""
@@ -163,7 +163,7 @@ class MultiCamFootage:
                 name=f"{name}/{WITH_SUBJECT}/{camera}", place=f"{name}/{camera}", caption=caption, has_subject=True
             )
             try:
-                info = _header(folder / "videos" / f"{camera}.mp4", cameras, camera)
+                _, info = probe_filmed(folder / "videos" / f"{camera}.mp4", cameras, camera)
             except ValueError as error:
                 self._problems.append(Problem(item=clip.name, reason=str(error)))
                 continue
@@ -211,22 +211,6 @@ def _focal(folder: Path) -> float:
     if found is None or float(found[1]) == 0:
         raise FileFormatError(f"{folder.parent.name} must be called f<focal length in mm>_aperture<A>. Rename it.")
     return float(found[1])
-
-
-def _header(video: Path, cameras: CameraFile, camera: str) -> VideoInfo:
-    """The header of a video that fits its poses; ValueErrors say what does not."""
-    if camera not in cameras.cameras:
-        raise FileFormatError(f"{cameras.path.name} has no camera {camera} for its video. Add it or remove the video.")
-    count = len(cameras.poses(camera))
-    if not video.is_file():
-        raise FileFormatError(f"There is no video {video.name}, which {cameras.path.name} has a camera for. Add it.")
-    info = probe_video(video)
-    if info.num_frames != count:
-        raise FileFormatError(
-            f"{video.name} has {info.num_frames} frames and {cameras.path.name} has {count} poses; "
-            "every frame needs one. Copy both again."
-        )
-    return info
 
 
 def _lens(item: _Camera, width: int, height: int) -> float:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from cinescene_core.cameras import rotation_from_angles
-from cinescene_core.checks import FileFormatError, ShapeError, check_choice, check_num_frames, check_video_size
+from cinescene_core.checks import FileFormatError, ShapeError, check_num_frames, check_video_size
 from cinescene_core.config import ViewConfig
 from cinescene_core.panorama import check_equirectangular, load_panorama
 from cinescene_core.trajectory.presets import PRESETS, preset_trajectory
@@ -26,6 +26,7 @@ from cinescene_core.views import photograph, slice_panorama
 
 from .captions import read_texts
 from .footage import WITHOUT_SUBJECT, ClipItem, PlaceItem, Problem
+from .moves import PANS, check_turns
 
 CAPTIONS = "captions.json"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
@@ -33,7 +34,6 @@ UNREADABLE_SUFFIXES = (".hdr", ".exr")
 """Panoramas too, but of formats that are not read; reported."""
 LEAST_TURN_DEGREES = 10.0
 """Shortest turn that is drawn, of pans too: the least of the paper's tilts."""
-MOVES = ("pan_left", "pan_right", "tilt_up", "tilt_down")
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class PanoramaFootage:
 
     A place is called as its file, without suffix. Each has one start heading, drawn from the seed and the name, and
     `paths` distinct turns from there: the moves in turn, at their largest trained amount (75 degrees for a pan, 45
-    for a tilt) in the first round, and at an amount drawn between 10 degrees and that in later ones. Adding a
-    panorama to the folder changes nothing for the others. Captions come from an optional `captions.json`, name to
-    text; without one they are empty, which is allowed: the paper's test has static scenes only.
+    for a tilt) in the first round, and at an amount drawn between 10 degrees and that in later ones. Moves that
+    name their amount are made once, by that. Adding a panorama to the folder changes nothing for the others. Captions
+    come from an optional `captions.json`, name to text; without one they are empty, which is allowed: the paper's
+    test has static scenes only.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class PanoramaFootage:
         folder: str | os.PathLike[str],
         *,
         paths: int = 3,
-        moves: Sequence[str] = ("pan_left", "pan_right"),
+        moves: Sequence[str] = PANS,
         num_frames: int = 77,
         width: int = 672,
         height: int = 384,
@@ -72,7 +73,7 @@ class PanoramaFootage:
         Args:
             folder: holds the pictures; sub-folders are not searched.
             paths: clips per panorama.
-            moves: pans and tilts, in the order they are taken.
+            moves: pans and tilts, in the order they are taken, with `=degrees` where the amount is fixed.
             num_frames: frames per clip, 4n + 1.
             width, height: size of the clips in pixels.
             fov_degrees: horizontal field of view of the clips.
@@ -85,10 +86,7 @@ class PanoramaFootage:
         """
         check_num_frames(num_frames)
         check_video_size(width, height)
-        for move in moves:
-            check_choice("A move of a panorama's camera", move, MOVES)
-        if paths < 1 or not moves:
-            raise ValueError(f"Each panorama needs at least one path and one move; got {paths} and {len(moves)}.")
+        parsed = check_turns(moves, paths)
         self.folder, self.seed = Path(folder), seed
         self._size, self._num_frames, self._fov, self._fps = (width, height), num_frames, fov_degrees, fps
         files, self._problems = _list_folder(self.folder)
@@ -102,7 +100,7 @@ class PanoramaFootage:
             digits = hashlib.sha256(f"{seed} {name}".encode()).digest()
             source = random.Random(int.from_bytes(digits[:8], "big"))
             self._headings[name] = round(source.uniform(-180, 180), 1)
-            for number, turn in enumerate(_draw_turns(source, moves, paths), start=1):
+            for number, turn in enumerate(_draw_turns(source, parsed, paths), start=1):
                 clip = f"{name}/{WITHOUT_SUBJECT}/{number:02d}_{turn.move}"
                 self._turns[clip] = turn
                 self._clips[clip] = ClipItem(name=clip, place=name, caption=captions.get(name, ""), has_subject=False)
@@ -169,14 +167,16 @@ class PanoramaFootage:
             raise ValueError(f"{self.folder} has no {kind} {name!r} that can be used. Check the name.")
 
 
-def _draw_turns(source: random.Random, moves: Sequence[str], paths: int) -> list[_Turn]:
-    """Distinct turns: the moves from a random one on, first at their largest, then at drawn amounts."""
+def _draw_turns(source: random.Random, moves: Sequence[tuple[str, float | None]], paths: int) -> list[_Turn]:
+    """Distinct turns: the moves from a random one on, first at their own amount or largest, then at drawn ones."""
     offset = source.randrange(len(moves))
     turns: list[_Turn] = []
     while len(turns) < paths:
-        move = moves[(offset + len(turns)) % len(moves)]
+        move, fixed = moves[(offset + len(turns)) % len(moves)]
         largest = PRESETS[move].maximum
-        amount = largest if len(turns) < len(moves) else round(source.uniform(LEAST_TURN_DEGREES, largest), 1)
+        amount = largest if fixed is None else fixed
+        if len(turns) >= len(moves):
+            amount = round(source.uniform(LEAST_TURN_DEGREES, largest), 1)
         if _Turn(move, amount) not in turns:
             turns.append(_Turn(move, amount))
     return turns
@@ -217,7 +217,7 @@ def _fault(path: Path) -> str | None:
     """What is wrong with a panorama by its header, in a sentence."""
     try:
         if path.suffix.lower() == ".npy":
-            height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
+            height, width = np.lib.format.open_memmap(path, mode="r").shape[:2]
         else:
             with Image.open(path) as picture:
                 height, width = picture.height, picture.width

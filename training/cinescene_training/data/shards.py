@@ -96,6 +96,10 @@ class ShardRecord:
     grid: tuple[int, int] = (0, 0)
     """(rows, columns) of the patches; zeros when no place is held."""
     feature_width: int = 0
+    lenses: tuple[float, ...] = ()
+    """Fields of view of the clips' paths, each once, in degrees to three decimals."""
+    rates: tuple[float, ...] = ()
+    """Frames per second of the clips' paths, each once, to three decimals."""
     problems: tuple[Problem, ...] = ()
     """Items that belong here and could not be encoded."""
     values: str = ""

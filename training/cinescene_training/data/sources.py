@@ -10,6 +10,7 @@ from ..render.footage import RoomFootage
 from .calibration import load_calibration
 from .footage import SPLITS, ClipItem, Footage, PlaceItem, Problem, Split
 from .layout import SceneDecoupledFootage
+from .moves import PANS
 from .multicam import MultiCamFootage
 from .panoramas import PanoramaFootage
 from .split import hold_out
@@ -33,9 +34,10 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Every side of a source, and what was wrong with it before any was encoded."""
+    """The sides of a source, and what was wrong with it before any was encoded."""
 
     sides: tuple[Side, ...]
+    """Those that have places."""
     problems: tuple[Problem, ...]
 
 
@@ -43,7 +45,8 @@ def open_source(config: CacheConfig, device: torch.device | str = "cpu") -> Sour
     """List a source; rooms are rendered on `device`.
 
     Rooms are rendered from seeds that no two splits share; test has as many as validation. Of a dataset,
-    `validation_places` are held out for validation and as many for test, by whole environments.
+    `validation_places` are held out for validation and as many for test, by whole environments; or all places stand
+    on the one side that `only` names.
 
     Raises:
         FileFormatError: the folder is not of the layout, or the calibration cannot be read.
@@ -56,16 +59,23 @@ def open_source(config: CacheConfig, device: torch.device | str = "cpu") -> Sour
     if not footage.places:
         first = [f" The first problem is {problem.item}: {problem.reason}" for problem in footage.problems[:1]]
         raise ValueError(f"{source.root} has no place that can be read.{''.join(first)}")
+    problems = (*footage.problems, *_homeless(footage))
+    if source.only is not None:
+        return Source((Side(source.only, footage, tuple(footage.places)),), problems)
     share = source.validation_places / len(footage.places)
     if share >= 0.5:
+        first = [
+            f" Items that cannot be read: {len(problems)}, the first {problem.item}: {problem.reason}"
+            for problem in problems[:1]
+        ]
         raise ValueError(
             f"{source.root} has {len(footage.places)} places that can be read; holding out "
             f"{source.validation_places} for validation and as many for test leaves none to train on. "
-            "Lower source.validation_places."
+            f"Lower source.validation_places, or put all on one side with source.only.{''.join(first)}"
         )
     split = hold_out(footage.places, validation=share, test=share, seed=source.split_seed)
     sides = tuple(_side(name, footage, getattr(split, name)) for name in SPLITS)
-    return Source(sides, (*footage.problems, *_homeless(footage)))
+    return Source(sides, problems)
 
 
 def _dataset(config: CacheConfig) -> Footage:
@@ -80,6 +90,7 @@ def _dataset(config: CacheConfig) -> Footage:
     return PanoramaFootage(
         source.root,
         paths=source.clips_per_place,
+        moves=PANS if source.moves is None else source.moves,
         num_frames=shot.num_frames,
         width=shot.width,
         height=shot.height,

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from cinescene_core.checks import FileFormatError
 
+from .unreal import CameraFile
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
@@ -50,6 +52,27 @@ def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
             return VideoInfo(width=stream.width, height=stream.height, num_frames=count, fps=float(rate))
     except (OSError, av.error.FFmpegError) as error:
         raise FileFormatError(f"{Path(path).name} is no video that can be read ({error}). Copy it again.") from error
+
+
+def probe_filmed(path: Path, cameras: CameraFile, camera: str) -> tuple[Tensor, VideoInfo]:
+    """Poses [f, 4, 4] and header of a video that belongs to a camera of a camera file, and fits it.
+
+    Raises:
+        FileFormatError: the file has no such camera, there is no video, or they have different numbers of frames.
+        PoseError: a pose that is not rigid.
+    """
+    if camera not in cameras.cameras:
+        raise FileFormatError(f"{cameras.path.name} has no camera {camera} for its video. Add it or remove the video.")
+    poses = cameras.poses(camera)
+    if not path.is_file():
+        raise FileFormatError(f"There is no video {path.name}, which {cameras.path.name} has a camera for. Add it.")
+    info = probe_video(path)
+    if info.num_frames != len(poses):
+        raise FileFormatError(
+            f"{path.name} has {info.num_frames} frames and {cameras.path.name} has {len(poses)} poses; "
+            "every frame needs one. Copy both again."
+        )
+    return poses, info
 
 
 def read_frames(path: str | os.PathLike[str], indices: Sequence[int], size: tuple[int, int] | None = None) -> Tensor:

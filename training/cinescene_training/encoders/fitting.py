@@ -1,40 +1,40 @@
-"""What both encoders' runs share: numbers in place of data, the optimiser, Lightning's Trainer, the file at the end."""
+"""What both encoders' runs share: numbers in place of data, the module's hooks, Lightning's Trainer, the file."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cinescene_core.checks import CheckpointError
 from cinescene_core.files import atomic_write
 
-from ..config import OptimiserConfig, RunConfig, as_record
+from ..checkpoints import RECORD, NamedRun, check_same_identity, check_same_precision, run_record
+from ..config import OptimiserConfig, deciding_settings
 from ..ema import ExponentialAverage, trained_parameters
-from ..provenance import commit, machine
-from ..samples import RankedNumbers
-from ..schedule import learning_rate_factor
+from ..gradients import GradientNorm
+from ..optimiser import optimisation
+from ..provenance import file_digest
+from ..samples import RankedNumbers, shares
+from ..saving import CheckpointFiles, RunCheckpoint, read_checkpoint
 
+BESIDE_THE_RESULT = ("name", "start_from", "run")
+"""Sections and fields that do not decide what a run ends with; a file counts by its content."""
 RECORD_KEY = "cinescene_training"
 """Metadata key of an encoder's file: the JSON record of the run that made it."""
 
 
-class EncoderConfig(Protocol):
+class EncoderConfig(NamedRun, Protocol):
     """What the configurations of both encoders have."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def run(self) -> RunConfig: ...
     @property
     def optimiser(self) -> OptimiserConfig: ...
     @property
@@ -70,30 +70,82 @@ class NumberData(pl.LightningDataModule):
         return DataLoader(Numbers(run.steps * run.batch_size), batch_sampler=numbers, collate_fn=list)
 
     def val_dataloader(self) -> DataLoader[int]:
-        """This device's share."""
+        """This device's share; numbers from `validation_samples` on are padding."""
         assert self.trainer is not None
-        size = self.config.run.micro_batch
-        share = range(self.trainer.global_rank, self.config.validation_samples, self.trainer.world_size)
-        batches = [list(share[i : i + size]) for i in range(0, len(share), size)]
-        return DataLoader(Numbers(self.config.validation_samples), batch_sampler=batches, collate_fn=list)
+        batches = shares(self.config.validation_samples, self.trainer.world_size, self.config.run.micro_batch)
+        share = batches[self.trainer.global_rank]
+        return DataLoader(Numbers(self.config.validation_samples), batch_sampler=share, collate_fn=list)
 
 
-def optimisation(module: nn.Module, settings: OptimiserConfig, steps: int) -> dict[str, Any]:
-    """AdamW and its schedule; what is one number per channel (norms, biases, gains) does not decay."""
-    trained = [parameter for _, parameter in trained_parameters(module)]
-    vectors = [parameter for parameter in trained if parameter.numel() == max(parameter.shape)]
-    matrices = [parameter for parameter in trained if parameter.numel() > max(parameter.shape)]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    optimiser = AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
-    schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(step, steps, settings))
-    return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+class EncoderModule(pl.LightningModule):
+    """What both encoders' modules do alike: optimiser, means over the validation, checkpoints.
+
+    Args:
+        config: the run.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sums: dict[str, Tensor] = {}
+        """[2] by name, of the validation under way: sum over the samples, and how many they are."""
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW; what is one number per channel (norms, biases, gains) does not decay."""
+        return optimisation(
+            self,
+            self.config.optimiser,
+            self.config.run.steps,
+            lambda parameter: parameter.numel() > max(parameter.shape),
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        self.sums = {}
+
+    def counted(self, numbers: list[int]) -> list[int]:
+        """A validation batch without its padding; the first sample stands for a batch of padding alone.
+
+        A forward pass may be a meeting of all devices, so a device whose samples are used up still makes one.
+        """
+        return [number for number in numbers if number < self.config.validation_samples] or [0]
+
+    def add_means(self, numbers: list[int], means: Mapping[str, Tensor]) -> None:
+        """Count means over the samples that `counted` left of a batch, by name; padding alone weighs nothing."""
+        weight = sum(number < self.config.validation_samples for number in numbers)
+        for name, mean in means.items():
+            added = torch.stack([weight * mean.double(), mean.new_tensor(weight, dtype=torch.float64)])
+            self.sums[name] = self.sums.get(name, 0) + added
+
+    def on_validation_epoch_end(self) -> None:
+        """Log means over the samples of all devices."""
+        for name, sums in self.sums.items():
+            gathered = self.all_gather(sums)
+            assert isinstance(gathered, Tensor)
+            total, count = gathered.reshape(-1, 2).sum(0)
+            self.log(f"validation/{name}", (total / count).float())
+
+    def on_fit_start(self) -> None:
+        self.record = run_record(self.config, identity(self.config))  # once: the file it reads may move meanwhile
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[RECORD] = self.record
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_same_identity(checkpoint, identity(self.config))
+
+
+def identity(config: EncoderConfig) -> dict[str, Any]:
+    """What decides a run's result, by dotted name: its settings, and the content of the file it starts from.
+
+    Raises:
+        CheckpointError: that file is missing or damaged.
+    """
+    start: Path | None = getattr(config, "start_from", None)
+    return deciding_settings(config, BESIDE_THE_RESULT) | {"start_from": "" if start is None else file_digest(start)}
 
 
 def fit_encoder(
-    module: pl.LightningModule, config: EncoderConfig, resume: Path | None = None, stop_at: int | None = None
+    module: EncoderModule, config: EncoderConfig, resume: Path | None = None, stop_at: int | None = None
 ) -> dict[str, Any]:
     """Train; the module ends with its averaged weights, where the run keeps them.
 
@@ -107,24 +159,27 @@ def fit_encoder(
         The record of the run: commit, configuration, seed and machine, and what was measured last.
 
     Raises:
-        CheckpointError: the checkpoint belongs to another run.
+        CheckpointError: the checkpoint is damaged or belongs to another run.
         ValueError: a strategy that splits a network over devices.
+        FloatingPointError: a gradient is not finite.
+        OSError: a checkpoint cannot be written; the one before stays.
     """
     run = config.run
     if run.strategy not in ("auto", "ddp"):
         raise ValueError(
             f"The encoders train whole on each device; got run.strategy '{run.strategy}'. Use auto or ddp."
         )
+    shared = run.strategy == "ddp" or run.devices * run.num_nodes > 1
     average = ExponentialAverage(config.optimiser.ema_decay) if config.optimiser.ema_decay else None
-    checkpoints = ModelCheckpoint(
-        run.folder / "checkpoints", filename="{step}", every_n_train_steps=run.checkpoint_every,
-        save_last=True, save_top_k=1, monitor="step", mode="max",
-    )  # fmt: skip
+    callbacks = [RunCheckpoint(run.folder, run.checkpoint_every), GradientNorm(), LearningRateMonitor("step")]
+    if resume is not None:
+        check_same_precision(read_checkpoint(resume), run)
     trainer = pl.Trainer(
         accelerator="gpu" if run.accelerator == "cuda" else run.accelerator,
         devices=run.devices,
         num_nodes=run.num_nodes,
-        strategy=run.strategy,
+        # A step of single pictures does not reach the VAE's layers that join frames.
+        strategy=DDPStrategy(find_unused_parameters=True) if shared else "auto",
         precision=run.precision,
         max_steps=run.steps if stop_at is None else stop_at,
         accumulate_grad_batches=run.accumulate,
@@ -135,10 +190,11 @@ def fit_encoder(
         log_every_n_steps=run.log_every,
         use_distributed_sampler=False,
         logger=TensorBoardLogger(run.folder, name="logs", version=""),
-        callbacks=[checkpoints, LearningRateMonitor("step"), *([average] if average else [])],
+        callbacks=[*callbacks, *([average] if average else [])],
+        plugins=CheckpointFiles(),
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=NumberData(config), ckpt_path=resume, weights_only=False)
+    trainer.fit(module, datamodule=NumberData(config), ckpt_path=resume, weights_only=True)
     if average is not None:
         with torch.no_grad():
             for name, parameter in trained_parameters(module):
@@ -146,46 +202,7 @@ def fit_encoder(
     measured = {
         name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("validation/")
     }
-    return run_record(config) | {"measured": measured}
-
-
-def run_record(config: EncoderConfig) -> dict[str, Any]:
-    """Commit, configuration, seed and machine: what every recorded run names."""
-    return {
-        "name": config.name,
-        "config": as_record(config),
-        "seed": config.run.seed,
-        "commit": commit(),
-        "machine": machine(),
-        "torch": torch.__version__,
-    }
-
-
-def check_same_run(checkpoint: Mapping[str, Any], config: EncoderConfig) -> None:
-    """Require that a checkpoint belongs to this run: the same configuration, wherever it runs.
-
-    Raises:
-        CheckpointError: it was made by another program or configuration; the section that differs is named.
-    """
-    record = checkpoint.get(RECORD_KEY)
-    if not isinstance(record, Mapping):
-        raise CheckpointError("This checkpoint was not made by this training. Resume from a .ckpt of the run's folder.")
-    had, wanted = (dict(_fixed(settings)) for settings in (record["config"], as_record(config)))
-    for name in sorted(had.keys() | wanted.keys()):
-        if had.get(name) != wanted.get(name):
-            raise CheckpointError(
-                f"This checkpoint was trained with {name} = {had.get(name)!r}, but this run says {wanted.get(name)!r}. "
-                "Resume with the same configuration, or start a new run."
-            )
-
-
-def _fixed(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What decides a run's result: everything but where it runs."""
-    for name, value in record.items():
-        if name != "run":
-            yield name, value
-    for name in ("steps", "batch_size", "seed", "precision"):
-        yield f"run.{name}", record["run"][name]
+    return module.record | {"measured": measured}
 
 
 def write_network(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Mapping[str, Any]]) -> Path:

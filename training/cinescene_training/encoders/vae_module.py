@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from cinescene_core.weights.vae_keys import to_original
 from ..config import OptimiserConfig, RunConfig
 from ..seeds import generator_for
 from .batches import ClipsConfig, clip_batch, drawn_count, recoloured, rendered_numbers
-from .fitting import RECORD_KEY, check_same_run, fit_encoder, optimisation, run_record, write_network
+from .fitting import RECORD_KEY, EncoderModule, fit_encoder, write_network
 from .vae_loss import kl_loss, reconstruction_loss
 from .wan_vae import (
     SMALLEST_WIDTH,
@@ -66,16 +65,17 @@ class VAETrainingConfig:
                 raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}. Use 0 to leave the term out.")
 
 
-class VAEModule(pl.LightningModule):
+class VAEModule(EncoderModule):
     """Trains an AutoencoderKLWan on rendered clips.
 
     Args:
         config: the run.
     """
 
+    config: VAETrainingConfig
+
     def __init__(self, config: VAETrainingConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.network: Any = new_autoencoder(config.base_dim)
         initialise_vae(self.network, config.run.seed)
         for parameter in self.network.parameters():
@@ -122,22 +122,12 @@ class VAEModule(pl.LightningModule):
 
     def validation_step(self, numbers: list[int], batch_idx: int) -> None:
         """PSNR of unseen places: of first frames, which stand alone, and of the frames that share a latent."""
-        pixels = self.clips(numbers, "validation", max(self.config.clips.frame_counts))
+        pixels = self.clips(self.counted(numbers), "validation", max(self.config.clips.frame_counts))
         result = decode_latents(self.network, encode_clip(self.network, pixels)[0]).float().clamp(-1, 1)
         squared = ((result - pixels) / 2).square().mean(dim=(1, 3, 4))  # [b, f]
-        for name, error in (("first", squared[:, :1]), ("later", squared[:, 1:]), ("all", squared)):
-            if error.numel():
-                decibels = -10 * error.mean(1).log10()
-                self.log(f"validation/psnr_{name}", decibels.mean(), batch_size=len(numbers), sync_dist=True)
-
-    def configure_optimizers(self) -> Any:
-        return optimisation(self, self.config.optimiser, self.config.run.steps)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[RECORD_KEY] = run_record(self.config)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_same_run(checkpoint, self.config)
+        parts = {"first": squared[:, :1], "later": squared[:, 1:], "all": squared}
+        decibels = {f"psnr_{name}": -10 * error.mean(1).log10() for name, error in parts.items() if error.numel()}
+        self.add_means(numbers, {name: values.mean() for name, values in decibels.items()})
 
     @torch.no_grad()
     def fit_statistics(self) -> None:

@@ -3,9 +3,8 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import pytorch_lightning as pl
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -17,7 +16,7 @@ from cinescene_core.weights.vggt import FILE_FORMAT, METADATA_KEY, load_vggt
 from ..config import OptimiserConfig, RunConfig
 from ..seeds import generator_for
 from .batches import ViewBatch, ViewsConfig, drawn_count, recoloured, rendered_numbers, view_batch
-from .fitting import RECORD_KEY, check_same_run, fit_encoder, optimisation, run_record, write_network
+from .fitting import RECORD_KEY, EncoderModule, fit_encoder, write_network
 from .vggt_loss import CAMERA_WEIGHT, camera_loss, depth_loss, relative_depth_error, rotation_errors
 
 HEADS = ("camera", "depth")
@@ -59,16 +58,17 @@ class VGGTTrainingConfig:
             check_positive(name, getattr(self, name))
 
 
-class VGGTModule(pl.LightningModule):
+class VGGTModule(EncoderModule):
     """Trains a VGGT on exact depth and cameras of rendered rooms.
 
     Args:
         config: the run.
     """
 
+    config: VGGTTrainingConfig
+
     def __init__(self, config: VGGTTrainingConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         if config.start_from is not None:
             self.network = load_vggt(config.start_from, heads=HEADS, dtype=torch.float32)
         else:
@@ -128,7 +128,7 @@ class VGGTModule(pl.LightningModule):
 
         The blind camera never turns; the blind depth is the batch's own median, the best constant there is.
         """
-        batch = self.scenes(numbers, "validation", max(self.config.views.view_counts))
+        batch = self.scenes(self.counted(numbers), "validation", max(self.config.views.view_counts))
         cameras, depth, _ = self(batch.images)
         truth = batch.truth
         still = truth.encoding[:, :1].expand_as(truth.encoding)
@@ -141,17 +141,7 @@ class VGGTModule(pl.LightningModule):
             "depth": relative_depth_error(depth, truth),
             "depth_blind": relative_depth_error(median, truth),
         }
-        for name, error in errors.items():
-            self.log(f"validation/{name}", error.float().mean(), batch_size=len(numbers), sync_dist=True)
-
-    def configure_optimizers(self) -> Any:
-        return optimisation(self, self.config.optimiser, self.config.run.steps)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[RECORD_KEY] = run_record(self.config)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_same_run(checkpoint, self.config)
+        self.add_means(numbers, {name: error.float().mean() for name, error in errors.items()})
 
 
 @torch.no_grad()

@@ -106,7 +106,10 @@ def _residual(layer: Any, x: Tensor, activation: Activation) -> Tensor:
 
 
 def _activated(x: Tensor, norm: Any, activation: Activation) -> Tensor:
-    """Wan's RMS norm with its learned gain, and SiLU. The product is no Parameter, so one compilation serves all widths."""
+    """Wan's RMS norm with its learned gain, and SiLU.
+
+    The product is no Parameter, so that one compilation serves all widths.
+    """
     return activation(x, norm.gamma * len(norm.gamma) ** 0.5)
 
 

@@ -147,8 +147,9 @@ class RoomFootage:
         return torch.cat([frame.subject[0].cpu() for frame in self._geometry(clip, num_frames)])
 
     def depth(self, clip: str, num_frames: int) -> Tensor:
-        """Metres along the camera's axis in the first frames of a clip: [num_frames, h, w] float32."""
-        return torch.cat([frame.depth[0].cpu() for frame in self._geometry(clip, num_frames)])
+        """Metres along the camera's axis in a clip's first frames: [num_frames, h, w] float32, infinite in the sky."""
+        found = (frame.depth.masked_fill(frame.sky, torch.inf) for frame in self._geometry(clip, num_frames))
+        return torch.cat([depth[0].cpu() for depth in found])
 
     def _geometry(self, clip: str, num_frames: int) -> Iterator[Rendering]:
         """Frame by frame: what is not asked for is not kept."""
@@ -174,7 +175,8 @@ class RoomFootage:
 
     def _find(self, clip: str) -> tuple[ShotPlan, bool]:
         """The plan of a clip, and whether it shows the subject."""
-        place, folder, number = [*clip.split("/"), "", ""][:3]
+        parts = clip.split("/")
+        place, folder, number = parts if len(parts) == 3 else ("", "", "")
         known = [f"{index:02d}" for index in range(1, self.clips_per_place + 1)]
         if place not in self._indices or folder not in (WITH_SUBJECT, WITHOUT_SUBJECT) or number not in known:
             example = f"{self._places[0].name}/{WITH_SUBJECT}/01"

@@ -33,7 +33,8 @@ class RoomsConfig:
     """Where to trace; None takes a card where there is one."""
 
     def __post_init__(self) -> None:
-        check_positive("supersampling", self.supersampling)
+        for name in ("places", "supersampling"):
+            check_positive(name, getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Plans of shots: which place, which move, how far (paper, supplement A, Camera Trajectories)."""
 
+import threading
 import warnings
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from .layout import MOVES
 from .places import Places, sample_places
 
 _MOVE_STREAM = 1000
+_ONE_AT_A_TIME = threading.Lock()
+"""Filters of warnings belong to the process, and places are read by several threads."""
 SHOT_MOVES = (*MOVES, "static")
 """The moves a shot can be asked to make; only those of the paper are drawn."""
 
@@ -95,7 +98,7 @@ def _drawn_moves(seed: int, count: int) -> list[str]:
 
 def _plan(places: Places, move: str, num_frames: int, fov_degrees: float, fps: float) -> ShotPlan:
     layout = places.layouts[0]
-    with warnings.catch_warnings():
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
         # Where a dolly travels past the subject, the place was made so that it passes over it.
         warnings.filterwarnings("ignore", category=CineSceneWarning, message="dolly_in")
         trajectory = preset_trajectory(

@@ -1,6 +1,5 @@
 """What to render: a place, its clips, and how well. Needs no Blender."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +8,15 @@ from cinescene_core.checks import check_choice, check_num_frames, check_positive
 from cinescene_core.trajectory import PRESETS, load_trajectory, preset_trajectory
 from cinescene_core.types import Trajectory
 
+from ...data.layout import check_scene_id
+from ...data.moves import parse_move
+
 SCRIPTED_SETS = ("courtyard",)
 """Sets that the package builds itself."""
 DEVICES = ("CPU", "CUDA", "OPTIX", "HIP", "METAL", "ONEAPI")
 """What Cycles can compute on."""
 DEFAULT_MOVES = ("pan_left", "pan_right", "tilt_up", "arc_left", "arc_right", "dolly_in", "truck_right")
 """Seven paths a place, as many as the released dataset has."""
-_MOVE = re.compile(r"([a-z_]+)(?:=([0-9.]+))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ class BlenderJob:
     cycles: CyclesSettings = field(default_factory=CyclesSettings)
 
     def __post_init__(self) -> None:
+        check_scene_id(self.name)
         check_num_frames(self.num_frames)
         for name in ("fps", "width", "height", "panorama_width"):
             check_positive(f"BlenderJob.{name}", getattr(self, name))
@@ -125,15 +127,15 @@ def plan_paths(job: BlenderJob, subject_distance: float) -> list[Trajectory]:
 def _path(move: str, job: BlenderJob, subject_distance: float) -> Trajectory:
     if Path(move).suffix.lower() in (".json", ".npy"):
         return load_trajectory(move)
-    found = _MOVE.fullmatch(move)
-    if found is None:
+    parsed = parse_move(move)
+    if parsed is None:
         raise ValueError(
             f"A move is a preset such as pan_left, a preset with an amount such as pan_left=40, or a trajectory file; "
             f"got {move!r}. Known presets: {', '.join(PRESETS)}."
         )
     return preset_trajectory(
-        found[1],
-        amount=None if found[2] is None else float(found[2]),
+        parsed[0],
+        amount=parsed[1],
         num_frames=job.num_frames,
         subject_distance=subject_distance,
         fov_degrees=job.fov_degrees,

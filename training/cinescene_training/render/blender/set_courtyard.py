@@ -117,8 +117,7 @@ def right(shop: Workshop, paint: Palette) -> None:
     landing = first - steps * run  # -2.78
     top = steps * rise
     side += [(landing, top - 0.05), (-5.9, top - 0.05), (-5.9, 0)]
-    hole = store
-    shop.panel(side[::-1], paint.white, holes=[hole], front=deep, thickness=0.25)
+    shop.panel(side[::-1], paint.white, holes=[store], front=deep, thickness=0.25)
     shop.box((-5.9, 0, 0), (-5.7, top - 0.05, deep - 0.25), paint.white)
     shop.box((-5.95, top - 0.08, 0), (landing + 0.02, top, deep + 0.06), paint.pale)
     shop.panel(archivolt(-4.4, 1.7, 1.35, 0.14, rise=0.8), paint.limestone, front=deep + 0.03, thickness=0.1)
