@@ -14,10 +14,9 @@ from pathlib import Path
 
 import torch
 
-from cinescene_core.config import UNTRAINED, SamplingConfig
+from cinescene_core.config import UNTRAINED, SamplingConfig, SpeedConfig
 from cinescene_core.panorama import example_panorama_path, load_panorama
 from cinescene_core.pipeline import Models, Shot, encode_place, generate, load_nano
-from cinescene_core.step_cache import StepCache
 from cinescene_core.trajectory import preset_trajectory
 from cinescene_core.types import Scene
 
@@ -26,12 +25,14 @@ THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 PROMPT = "a red robot walks to the right"
 
 
-def film(models: Models, scene: Scene, steps: int, step_cache: StepCache | None = None) -> Shot:
+def film(models: Models, scene: Scene, steps: int, threshold: float | None = None) -> Shot:
     config = models.config
     path = preset_trajectory(
         "pan_right", num_frames=config.num_frames, fps=config.fps, fov_degrees=config.fov_degrees, amount=60.0
     )
-    return generate(models, scene, PROMPT, path, sampling=SamplingConfig(steps=steps), step_cache=step_cache)
+    return generate(
+        models, scene, PROMPT, path, sampling=SamplingConfig(steps=steps), speed=SpeedConfig(step_cache=threshold)
+    )
 
 
 def sampling_seconds(shot: Shot) -> float:
@@ -47,9 +48,9 @@ def measure(models: Models, scene: Scene, steps: int) -> list[str]:
     plain = film(models, scene, steps)
     rows, times = [], [sampling_seconds(plain)]
     for threshold in THRESHOLDS:
-        cache = StepCache(threshold)
-        shot = film(models, scene, steps, cache)
-        rows.append((threshold, cache.skipped, cache.forwards, sampling_seconds(shot), psnr(shot.frames, plain.frames)))
+        shot = film(models, scene, steps, threshold)
+        assert shot.skipped is not None
+        rows.append((threshold, *shot.skipped, sampling_seconds(shot), psnr(shot.frames, plain.frames)))
         print(rows[-1], flush=True)
     times.append(sampling_seconds(film(models, scene, steps)))
     full = sum(times) / 2

@@ -8,12 +8,13 @@
 __version__ = "0.1.0"
 
 from .animatic import render_animatic
-from .config import CineSceneConfig, SamplingConfig, ViewConfig, WanConfig
+from .config import CineSceneConfig, SamplingConfig, SpeedConfig, ViewConfig, WanConfig
 from .context import build_context, shuffled_order
 from .panorama import load_panorama
-from .pipeline import Models, Shot, encode_place, generate, load_models, load_nano
+from .pipeline import Models, Shot, cache_scene, encode_place, generate, load_models, load_nano
 from .sampler import sample_latents
 from .scene import encode_scene, load_scene, save_scene
+from .scene_cache import SceneCache, load_scene_cache
 from .trajectory import PRESETS, load_trajectory, preset_trajectory, save_trajectory
 from .types import Context, Scene, SceneTokens, Trajectory, Views
 from .video import decode_video, save_video
@@ -26,13 +27,16 @@ __all__ = [
     "Models",
     "SamplingConfig",
     "Scene",
+    "SceneCache",
     "SceneTokens",
     "Shot",
+    "SpeedConfig",
     "Trajectory",
     "ViewConfig",
     "Views",
     "WanConfig",
     "build_context",
+    "cache_scene",
     "decode_video",
     "encode_place",
     "encode_scene",
@@ -42,6 +46,7 @@ __all__ = [
     "load_panorama",
     "load_photos",
     "load_scene",
+    "load_scene_cache",
     "load_trajectory",
     "preset_trajectory",
     "render_animatic",

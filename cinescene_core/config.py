@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from .checks import CheckpointError, check_num_frames, check_positive, check_video_size
+from .checks import CheckpointError, check_choice, check_num_frames, check_positive, check_video_size
 
 TEMPORAL_STRIDE = 4
 """Pixel frames per latent frame, after the first."""
@@ -107,6 +107,51 @@ class SamplingConfig:
     def guidance_at(self, sigma: float) -> float:
         """Weight of the prompt at a noise level: 1, without the unguided branch, outside the interval."""
         return self.guidance if self.guidance_low <= sigma <= self.guidance_high else 1.0
+
+
+AttentionBackend = Literal["sdpa", "sage", "flash"]
+CacheType = Literal["float32", "bfloat16", "float16", "float8"]
+"""How a scene cache is stored; `float8` is e4m3 with one scale per head."""
+CACHE_TYPES: tuple[CacheType, ...] = ("float32", "bfloat16", "float16", "float8")
+CachePlace = Literal["device", "host"]
+"""Where it is kept: beside the model, or in the host's memory, from where each block's part is sent ahead."""
+CACHE_PLACES: tuple[CachePlace, ...] = ("device", "host")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedConfig:
+    """What makes a shot take less time or memory. The defaults leave nothing out."""
+
+    attention: AttentionBackend | None = None
+    """Who computes attention; None leaves the transformer as it is."""
+    compiled: bool = False
+    """Compile the transformer's blocks in place; it pays from the second shot on. The values stay, but for rounding."""
+    select_views: float | None = None
+    """Leave out views of whose picture the path sees no more than this share; 0 leaves out what it never sees. None
+    reads all of them, as the checkpoint was trained."""
+    step_cache: float | None = None
+    """Leave out all blocks but the first where what it adds changes less than this share from step to step."""
+    cache_type: CacheType | None = None
+    """How the scene cache is stored; None is the transformer's own type. Mode `joint` has no cache."""
+    cache_place: CachePlace = "device"
+
+    def __post_init__(self) -> None:
+        if self.select_views is not None and not 0 <= self.select_views < 1:
+            raise ValueError(
+                "SpeedConfig.select_views is the share of a view that a path must see, from 0 to below 1; got "
+                f"{self.select_views:g}. Use 0 to leave out only what is never seen."
+            )
+        if self.step_cache is not None:
+            check_positive("SpeedConfig.step_cache", self.step_cache)
+        if self.cache_type is not None:
+            check_choice("SpeedConfig.cache_type", self.cache_type, CACHE_TYPES)
+        check_choice("SpeedConfig.cache_place", self.cache_place, CACHE_PLACES)
+
+    @property
+    def changes_video(self) -> dict[str, Any]:
+        """The settings that decide the video, as JSON values."""
+        names = ("attention", "select_views", "step_cache", "cache_type")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from .checks import CheckpointError
-from .config import CineSceneConfig, SamplingConfig, ViewConfig
+from .config import CachePlace, CacheType, CineSceneConfig, SamplingConfig, SpeedConfig, ViewConfig
 from .context import build_context, check_request, check_shot, shuffled_order
 from .costs import CostMeter, StageCost
 from .devices import check_device, on_device
 from .latents import latent_frames
 from .memory import Networks, ShotSize, Stage, memory_told
+from .models.attention import attention_backend
 from .models.autoencoder import WanAutoencoder
 from .models.compiled import compile_blocks
 from .models.text import UMT5Encoder, VocabularyEncoder, check_prompt
@@ -31,9 +32,9 @@ from .panorama import check_panorama
 from .parallel import Ranks
 from .sampler import check_sharing, sample_latents
 from .scene import encode_scene, kept_scene_path, load_scene, save_scene
-from .scene_cache import CachePlace, CacheType, SceneCache, build_scene_cache
+from .scene_cache import SceneCache, build_scene_cache
 from .selection import ViewSelection, check_selectable, select_views
-from .step_cache import StepCache
+from .step_cache import SkippedForwards, StepCache
 from .types import Context, Scene, Trajectory, Views
 from .video import decode_video
 from .views import slice_panorama
@@ -83,7 +84,9 @@ class Shot:
     """What the video read of the scene; pass it on with the scene. None in mode joint, which has none."""
     costs: tuple[StageCost, ...]
     selection: ViewSelection | None = None
-    """Which views the video read, where some were left out."""
+    """Which views the video read, where they were chosen."""
+    skipped: SkippedForwards | None = None
+    """What a step cache left out."""
 
 
 def load_nano(path: str | os.PathLike[str] | None = None) -> Models:
@@ -238,9 +241,7 @@ def generate(
     view_config: ViewConfig | None = None,
     shuffle_seed: int | None = None,
     cache: SceneCache | None = None,
-    select_above: float | None = None,
-    step_cache: StepCache | None = None,
-    compiled: bool = False,
+    speed: SpeedConfig | None = None,
     ranks: Ranks | None = None,
     device: torch.device | str = "cpu",
     on_progress: OnProgress | None = None,
@@ -258,10 +259,7 @@ def generate(
         view_config: how a panorama is cut; by default as the checkpoint was trained.
         shuffle_seed: shuffles the views behind the first (section 4.3); None keeps their order.
         cache: from an earlier shot of that scene, or from `cache_scene`.
-        select_above: leave out views of whose picture the path sees no more than this share; 0 leaves out what it never
-            sees. None reads all of them, as the checkpoint was trained.
-        step_cache: leaves out blocks where little changes from step to step.
-        compiled: compile the transformer's blocks in place; it pays from the second shot on.
+        speed: what makes the shot take less time or memory.
         ranks: the processes that film this shot together, from `parallel.joined`; each calls this alike.
         device: where the networks run; each is there only for its own stage.
         on_progress, should_stop: told (stage, done, total); asked between steps, True raises `Interrupted`.
@@ -274,23 +272,32 @@ def generate(
         OutOfMemory: a stage takes more memory than there is; the message says what to change.
     """
     check_inputs(models, place, prompt, trajectory, view_config)
-    check_sharing(ranks, step_cache, compiled)
-    if select_above is not None:
-        check_selectable(place, select_above)
+    speed = speed or SpeedConfig()
+    check_speed(models, place, speed)
+    check_sharing(ranks, speed.step_cache is not None, speed.compiled)
+    _set_up(models.transformer, speed)
     meter, tell = CostMeter(check_device(device)), on_progress or _silent
     text, negative = _encode_text(models, (prompt, negative_prompt), meter, tell)
     if not isinstance(place, Scene):
         place = encode_place(models, place, view_config=view_config, device=device, on_progress=tell, meter=meter)
     context = _slotted(models, place, len(trajectory), shuffle_seed)
     if cache is None and models.config.context_attention != "joint":
-        told = _told(models, device, "scene cache", views=place.views, num_frames=len(trajectory))
-        with told:
-            cache = _read(models, context, meter)
+        with meter.stage("cache"):
+            cache = cache_scene(
+                models,
+                place,
+                len(trajectory),
+                shuffle_seed=shuffle_seed,
+                stored=speed.cache_type,
+                place=speed.cache_place,
+                device=device,
+            )
     selection = None
-    if select_above is not None:
-        selection = select_views(place, trajectory, context, select_above, models.transformer, models.config, text)
-    if compiled:
-        compile_blocks(models.transformer.blocks)
+    if speed.select_views is not None:
+        selection = select_views(
+            place, trajectory, context, speed.select_views, models.transformer, models.config, text
+        )
+    step_cache = None if speed.step_cache is None else StepCache(speed.step_cache)
     kept: dict[str, Any] = {} if cache is None else {"stored": cache.identity.stored, "place": cache.place}
     told = _told(models, device, "sampling", views=place.views, num_frames=len(trajectory), **kept)
     with told, meter.stage("sampling"), on_device(models.transformer, meter.device):
@@ -313,7 +320,8 @@ def generate(
     told = _told(models, device, "VAE decoder", views=place.views, num_frames=len(trajectory), **kept)
     with told:
         frames = _decode(models, latents, meter, tell)
-    return Shot(frames, trajectory.fps, latents.cpu(), place, cache, tuple(meter.costs), selection)
+    skipped = None if step_cache is None else step_cache.told()
+    return Shot(frames, trajectory.fps, latents.cpu(), place, cache, tuple(meter.costs), selection, skipped)
 
 
 def check_inputs(
@@ -344,6 +352,25 @@ def check_inputs(
     check_request(trajectory, models.config, num_views=num_views, size=size, fov_degrees=fov_degrees)
 
 
+def check_speed(models: Models, place: Tensor | Views | Scene, speed: SpeedConfig) -> None:
+    """Require settings that this checkpoint and this place allow.
+
+    Raises:
+        ValueError: a setting for a scene cache, and there is none; views to choose from without their cameras; an
+            attention that is not installed.
+    """
+    stores = speed.cache_type is not None or speed.cache_place != "device"
+    if stores and models.config.context_attention == "joint":
+        raise ValueError(
+            "cache_type and cache_place say how a scene cache is kept, and this checkpoint was trained with "
+            "context_attention 'joint', which has none. Leave them out."
+        )
+    if speed.select_views is not None:
+        check_selectable(place)
+    if speed.attention is not None:
+        attention_backend(speed.attention)
+
+
 def _slotted(models: Models, scene: Scene, num_frames: int, shuffle_seed: int | None) -> Context:
     """The scene as shots of that length and order read it."""
     order = None if shuffle_seed is None else shuffled_order(len(scene.views), shuffle_seed)
@@ -364,10 +391,12 @@ def _told(
     )
 
 
-def _read(models: Models, context: Context, meter: CostMeter) -> SceneCache:
-    """What the video reads of the scene."""
-    with meter.stage("cache"), on_device(models.transformer, meter.device):
-        return build_scene_cache(models.transformer, context, models.config.context_attention)
+def _set_up(transformer: CineSceneTransformer, speed: SpeedConfig) -> None:
+    """Let a transformer compute as a shot wants it."""
+    if speed.attention is not None:
+        transformer.attention = attention_backend(speed.attention)
+    if speed.compiled:
+        compile_blocks(transformer.blocks)
 
 
 def _encode_text(models: Models, prompts: Sequence[str], meter: CostMeter, tell: OnProgress) -> list[Tensor]:

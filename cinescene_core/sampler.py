@@ -164,7 +164,7 @@ def sample_latents(
         Interrupted: `should_stop` said so.
     """
     shape = shot_shape(trajectory, context)
-    check_sharing(ranks, step_cache, is_compiled(model.blocks))
+    check_sharing(ranks, step_cache is not None, is_compiled(model.blocks))
     weight = model.patch_embedding.weight
     device, dtype = weight.device, weight.dtype
     for name, rows in (("text", text), ("negative", text if negative is None else negative)):
@@ -196,7 +196,7 @@ def sample_latents(
         return denormalise_latents(denoise(velocity, noise, config, on_step=on_step, should_stop=should_stop))
 
 
-def check_sharing(ranks: Ranks | None, step_cache: StepCache | None, compiled: bool) -> None:
+def check_sharing(ranks: Ranks | None, step_cache: bool, compiled: bool) -> None:
     """Require that processes which share the tokens of each forward are not asked for what needs all of them in one.
 
     Raises:
@@ -205,7 +205,7 @@ def check_sharing(ranks: Ranks | None, step_cache: StepCache | None, compiled: b
     if ranks is None or not ranks.shares_forwards:
         return
     for is_asked, what in (
-        (step_cache is not None, "A step cache decides by the whole video"),
+        (step_cache, "A step cache decides by the whole video"),
         (compiled, "A compiled block is one graph on one device"),
     ):
         if is_asked:

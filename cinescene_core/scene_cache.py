@@ -12,25 +12,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checks import CheckpointError, FileFormatError
-from .config import ContextAttention
+from .config import CACHE_TYPES, CachePlace, CacheType, ContextAttention
 from .files import atomic_write
 from .models.sequence import KeysValues, SceneContext
 from .models.wan import CineSceneTransformer
 from .types import Context, content_digest
 from .weights.files import load_tensors, read_header
 
-CacheType = Literal["float32", "bfloat16", "float16", "float8"]
-"""How a cache is stored; `float8` is e4m3 with one scale per head."""
-CACHE_TYPES: tuple[CacheType, ...] = ("float32", "bfloat16", "float16", "float8")
-CachePlace = Literal["device", "host"]
-"""Where a cache is kept: beside the model, or in the host's memory, from where each block's part is sent ahead."""
 CACHE_KEY = "cinescene_cache"
 """Metadata of a cache file."""
 CACHE_FORMAT = 1
@@ -292,7 +287,7 @@ def _read_record(name: str, text: str) -> tuple[int, CacheIdentity]:
         raise FileFormatError(f"{name}: the scene cache's record does not fit ({error}). Make it again.") from error
 
 
-def weights_digest(model: CineSceneTransformer) -> str:
+def weights_digest(model: nn.Module) -> str:
     """16 hex digits that tell a model's weights from others: of every parameter's shape and 64 of its values.
 
     A fine-tuning or a LoRA changes nearly every value of what it touches.

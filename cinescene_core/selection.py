@@ -63,17 +63,12 @@ class ViewSelection:
         )
 
 
-def check_selectable(place: Tensor | Views | Scene, above: float) -> None:
+def check_selectable(place: Tensor | Views | Scene) -> None:
     """Require a place whose views can be chosen by what a path sees of them.
 
     Raises:
-        ValueError: the cameras of the views are not known, or the share is none.
+        ValueError: the cameras of the views are not known.
     """
-    if not 0 <= above < 1:
-        raise ValueError(
-            f"The share of a view that a path must see lies between 0 and 1; got {above:g}. "
-            "Use 0 to leave out only what is never seen."
-        )
     views = place.views if isinstance(place, Scene) else place
     if isinstance(views, Views) and (views.world_from_camera is None or views.fov_degrees is None):
         raise ValueError(
@@ -107,7 +102,7 @@ def select_views(
     Raises:
         ValueError: what `check_selectable` refuses.
     """
-    check_selectable(scene, above)
+    check_selectable(scene)
     shares = seen_shares(scene.views, trajectory, context.order)
     slots = seen_slots(shares, above)
     kept, whole = (
@@ -139,7 +134,7 @@ def seen_shares(views: Views, trajectory: Trajectory, order: Sequence[int]) -> t
     Raises:
         ValueError: the cameras are not known.
     """
-    check_selectable(views, 0.0)
+    check_selectable(views)
     assert views.world_from_camera is not None
     assert views.fov_degrees is not None
     corners = picture_corners(views.fov_degrees, *views.size)

@@ -8,12 +8,24 @@ all other blocks added then is added again. The two branches of guidance are fol
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from .checks import check_positive
 from .models.wan import CineSceneTransformer
+
+
+class SkippedForwards(NamedTuple):
+    """What a step cache left out of one shot."""
+
+    skipped: int
+    """Forwards of which only the first block was computed."""
+    forwards: int
+    """All of them."""
+
+    def __str__(self) -> str:
+        return f"step cache: {self.skipped} of {self.forwards} forwards ended behind the first block"
 
 
 @dataclass
@@ -42,6 +54,10 @@ class StepCache:
         """Forget the shot before."""
         self.forwards = self.skipped = 0
         self.branches.clear()
+
+    def told(self) -> SkippedForwards:
+        """What was left out since the start."""
+        return SkippedForwards(self.skipped, self.forwards)
 
     @contextlib.contextmanager
     def following(self, model: CineSceneTransformer, branch: str) -> Iterator[None]:

@@ -18,6 +18,7 @@ from cinescene_core.cameras import rotation_from_angles
 from cinescene_core.checks import Interrupted
 from cinescene_core.cli import main
 from cinescene_core.config import UNTRAINED, SamplingConfig
+from cinescene_core.memory import OutOfMemory
 from cinescene_core.models.vggt import VGGT, VGGTConfig
 from cinescene_core.scene import load_scene
 from cinescene_core.trajectory import load_trajectory, preset_trajectory, save_trajectory
@@ -328,6 +329,11 @@ def test_what_cannot_be_done_is_told_before_any_work(tmp_path, monkeypatch, caps
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
             2,
             "too little free memory for this. Use fewer",
+        ),
+        (
+            OutOfMemory("Out of memory in stage 'VGGT': 77 frames take 9.0 GiB on cuda; use 12 views."),
+            2,
+            "cinescene: Out of memory in stage 'VGGT': 77 frames take 9.0 GiB on cuda; use 12 views.\n",
         ),
         (KeyboardInterrupt(), 130, "interrupted; only files that were already finished are there."),
         (Interrupted("stopped"), 130, "interrupted; only files"),

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-import cinescene_core.cli.commands as commands
 from cinescene_core.cli import main
 from cinescene_core.panorama import example_panorama_path
 from cinescene_core.scene import load_scene, save_scene
@@ -61,7 +60,8 @@ def test_the_attention_asked_for_is_the_attention_used(scene, plain, tmp_path, m
         calls.append(q.shape)
         return torch.nn.functional.scaled_dot_product_attention(q, k, v)
 
-    monkeypatch.setattr(commands, "attention_backend", lambda name: attention if name == "flash" else None)
+    for module in ("cli.commands", "pipeline"):
+        monkeypatch.setattr(f"cinescene_core.{module}.attention_backend", {"flash": attention}.__getitem__)
     assert film(scene, tmp_path / "shot.mp4", "--attention", "flash") == 0
     assert len(calls) == 2 * 4 * 3 * 2  # self and cross, four blocks, three steps, two branches
     assert np.array_equal(first_frame(tmp_path / "shot.mp4"), plain)
@@ -78,8 +78,8 @@ def test_compile_is_passed_on(scene, tmp_path, monkeypatch):
     ("options", "sentence"),
     [
         (["--attention", "sage"], "attention 'sage' needs the package sageattention, which is not installed. Use"),
-        (["--step-cache", "0"], "StepCache.threshold must be a positive number; got 0.0"),
-        (["--select-views", "1"], "The share of a view that a path must see lies between 0 and 1; got 1"),
+        (["--step-cache", "0"], "SpeedConfig.step_cache must be a positive number; got 0.0"),
+        (["--select-views", "1"], "is the share of a view that a path must see, from 0 to below 1; got 1. Use 0 to"),
     ],
 )
 def test_what_cannot_be_is_said(scene, tmp_path, capsys, options, sentence):

@@ -13,6 +13,7 @@ from cinescene_core.config import (
     LATENT_STD,
     CineSceneConfig,
     SamplingConfig,
+    SpeedConfig,
     ViewConfig,
     WanConfig,
 )
@@ -147,3 +148,26 @@ def test_a_whole_number_serves_as_a_real_one():
 def test_a_bad_record_is_refused_by_field(text, sentence):
     with pytest.raises(CheckpointError, match=rf"^Checkpoint metadata: .*{sentence}"):
         CineSceneConfig.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"select_views": -0.1}, r"from 0 to below 1; got -0\.1\. Use 0 to leave out only what is never seen"),
+        ({"select_views": 1.0}, r"from 0 to below 1; got 1\."),
+        ({"select_views": float("nan")}, r"from 0 to below 1; got nan"),
+        ({"step_cache": 0.0}, r"SpeedConfig\.step_cache must be a positive number; got 0\.0"),
+        ({"cache_type": "fp8"}, r"cache_type must be one of float32, bfloat16, float16, float8; got 'fp8'"),
+        ({"cache_place": "disk"}, r"cache_place must be one of device, host; got 'disk'"),
+    ],
+)
+def test_speed_settings_that_cannot_be(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        SpeedConfig(**settings)
+
+
+def test_what_decides_the_video_is_all_but_where_and_how_it_is_computed():
+    plain = SpeedConfig()
+    assert SpeedConfig(compiled=True, cache_place="host").changes_video == plain.changes_video
+    for setting in ({"attention": "sage"}, {"select_views": 0.0}, {"step_cache": 0.1}, {"cache_type": "float8"}):
+        assert SpeedConfig(**setting).changes_video != plain.changes_video

@@ -9,7 +9,7 @@ from tiny_models import tiny_vggt, write_full_size
 
 import cinescene_core.pipeline
 from cinescene_core.checks import CheckpointError, CineSceneWarning, Interrupted, ShapeError
-from cinescene_core.config import SamplingConfig
+from cinescene_core.config import SamplingConfig, SpeedConfig
 from cinescene_core.context import build_context, shuffled_order
 from cinescene_core.pipeline import Models, cache_scene, encode_place, generate, load_models, load_nano
 from cinescene_core.sampler import sample_latents
@@ -108,6 +108,17 @@ def test_one_cache_serves_every_prompt_seed_and_path(models, trajectory, shot, m
     assert made.identity == first.cache.identity
     with pytest.raises(CheckpointError, match="made of the scene, order and number of frames"):
         generate(cached, shot.scene, PROMPT, path, sampling=SAMPLING, shuffle_seed=1, cache=made)
+
+
+@pytest.mark.parametrize("setting", [{"cache_type": "float8"}, {"cache_place": "host"}])
+def test_a_scene_cache_is_kept_as_it_is_asked_for(models, trajectory, shot, setting):
+    speed = SpeedConfig(**setting)
+    cached = dataclasses.replace(models, config=dataclasses.replace(models.config, context_attention="cached"))
+    kept = generate(cached, shot.scene, PROMPT, trajectory, sampling=SAMPLING, speed=speed).cache
+    assert kept is not None
+    assert (kept.identity.stored, kept.place) == (setting.get("cache_type", "float32"), speed.cache_place)
+    with pytest.raises(ValueError, match=r"context_attention 'joint', which has none\. Leave them out"):
+        generate(models, shot.scene, PROMPT, trajectory, sampling=SAMPLING, speed=speed)
 
 
 def test_views_may_be_given_instead_of_a_panorama(models, panorama, trajectory, shot):

@@ -244,12 +244,6 @@ def test_a_selection_says_what_it_saves():
 def test_photos_have_no_cameras():
     photos = Views(torch.zeros(3, HEIGHT, WIDTH, 3))
     with pytest.raises(ValueError, match=r"cameras are known, and these are photos\. Film with all of them"):
-        check_selectable(photos, 0.0)
+        check_selectable(photos)
     with pytest.raises(ValueError, match="these are photos"):
         seen_shares(photos, path_of("static", 0), range(3))
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
-def test_a_share_is_a_share(share):
-    with pytest.raises(ValueError, match=r"lies between 0 and 1; got .*Use 0 to leave out only what is never seen"):
-        check_selectable(ring(), share)

@@ -20,7 +20,7 @@ import cinescene_core.pipeline
 import cinescene_core.shots.film as film_module
 from cinescene_core.checks import FileFormatError
 from cinescene_core.cli import main
-from cinescene_core.config import SamplingConfig
+from cinescene_core.config import SamplingConfig, SpeedConfig
 from cinescene_core.costs import CostMeter, StageCost
 from cinescene_core.panorama import example_panorama_path
 from cinescene_core.pipeline import Shot, encode_place, generate, load_nano
@@ -192,6 +192,8 @@ def test_settings_place_and_weights_decide_it_too(models, place, scene, rows):
         weight.copy_(before)
     assert len(set(found)) == len(found)
     assert digest() == found[0] == digest(settings=dataclasses.replace(SETTINGS, device="meta"))
+    for speed, same in ((SpeedConfig(compiled=True), True), (SpeedConfig(cache_type="float8"), False)):
+        assert (digest(settings=dataclasses.replace(SETTINGS, speed=speed)) == found[0]) is same
 
 
 def test_a_path_of_a_file_decides_by_its_numbers(models, scene, tmp_path):
@@ -462,3 +464,26 @@ def test_a_list_films_a_scene_file_over_the_command(scene, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([str(argument) for argument in [*arguments, "3/2"]])
     assert "a shard is i/n with 1 <= i <= n, such as 2/4; got '3/2'" in capsys.readouterr().err
+
+
+def test_torchrun_would_film_a_list_twice(tmp_path, monkeypatch, capsys):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "shots.csv").write_text("name,prompt,path\na,a dog,static\n")
+    arguments = ["shots", tmp_path / "shots.csv", "--panorama", example_panorama_path(), "--out", tmp_path / "out"]
+    assert main([str(argument) for argument in arguments]) == 2
+    assert "torchrun started 2 processes, and each would film the whole list" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_list_is_filmed_with_the_speed_that_is_asked_for(scene, tmp_path):
+    save_scene(scene, tmp_path / "place.safetensors")
+    (tmp_path / "shots.csv").write_text("name,prompt,path,frames\na,a dog,static,5\n")
+    arguments = ["shots", tmp_path / "shots.csv", "--scene", tmp_path / "place.safetensors", "--steps", 3]
+    arguments += ["--step-cache", 1000, "--out", tmp_path / "out"]
+    assert main([str(argument) for argument in arguments]) == 0
+    record = json.loads((tmp_path / "out/a.json").read_text(encoding="utf-8"))
+    assert record["shot"]["speed"]["step_cache"] == 1000
+    plain, quick = tmp_path / "plain", load_video(tmp_path / "out/a.mp4")[0]
+    assert main([str(argument) for argument in [*arguments[:-4], "--out", plain]]) == 0
+    assert not torch.equal(load_video(plain / "a.mp4")[0], quick)

@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from ..checks import CineSceneWarning, Interrupted
+from ..memory import OutOfMemory
 from .parser import build_parser
 
 
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = print_warning
         try:
             options.run(options)
-        except (ValueError, OSError, ImportError) as error:
+        except (ValueError, OSError, ImportError, OutOfMemory) as error:
             print(f"cinescene: {error}", file=sys.stderr)
             return 2
         except torch.OutOfMemoryError:

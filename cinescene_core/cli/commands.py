@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..animatic import render_animatic
 from ..checks import CineSceneWarning
-from ..config import CineSceneConfig, SamplingConfig, ViewConfig
+from ..config import CineSceneConfig, SamplingConfig, SpeedConfig, ViewConfig
 from ..devices import check_device
 from ..files import check_target
 from ..models.attention import attention_backend
@@ -18,7 +18,6 @@ from ..panorama import example_panorama_path, load_panorama
 from ..parallel import joined, own_device
 from ..pipeline import Models, encode_place, generate, load_models, load_nano
 from ..scene import check_scene_target, load_scene, save_scene
-from ..step_cache import StepCache
 from ..trajectory import load_trajectory, preset_trajectory, save_trajectory
 from ..types import Trajectory, Views
 from ..video import check_video_target, contact_sheet, save_image, save_video, side_by_side
@@ -65,8 +64,7 @@ def run_generate(options: argparse.Namespace) -> None:
     device = check_device(own_device(options.device))
     check_prompt(options.prompt)
     sampling = read_sampling(options)
-    attention = attention_backend(options.attention)
-    step_cache = None if options.step_cache is None else StepCache(options.step_cache)
+    speed = read_speed(options)
     check_path(options)
     panorama = read_panorama(options)
     scene = None if options.scene is None else load_scene(options.scene)
@@ -75,7 +73,6 @@ def run_generate(options: argparse.Namespace) -> None:
     place = place_of(options, panorama, config) if scene is None else scene
     seen = config.fov_degrees if scene is None else scene.views.fov_degrees
     trajectory = read_trajectory(options, models.config, seen)
-    models.transformer.attention = attention
     with StageBars() as bars, joined(device, guided=sampling.guidance > 1) as ranks:
         is_first = ranks is None or ranks.is_first
         if not is_first:
@@ -89,9 +86,7 @@ def run_generate(options: argparse.Namespace) -> None:
             sampling=sampling,
             view_config=config,
             shuffle_seed=options.shuffle,
-            select_above=options.select_views,
-            step_cache=step_cache,
-            compiled=options.compile,
+            speed=speed,
             ranks=ranks,
             device=device,
             on_progress=bars if is_first else None,
@@ -101,10 +96,9 @@ def run_generate(options: argparse.Namespace) -> None:
         save_video(shot.frames, options.out, shot.fps, on_frame=bars.of("mp4"))
     if options.save_scene is not None:
         save_scene(shot.scene, options.save_scene)
-    if shot.selection is not None:
-        print(shot.selection)
-    if step_cache is not None:
-        print(f"step cache: {step_cache.skipped} of {step_cache.forwards} forwards ended behind the first block")
+    for saved in (shot.selection, shot.skipped):
+        if saved is not None:
+            print(saved)
     print_report(models.config, shot, options.out)
 
 
@@ -244,6 +238,24 @@ def read_sampling(options: argparse.Namespace) -> SamplingConfig:
         solver=options.solver,
         seed=options.seed,
     )
+
+
+def read_speed(options: argparse.Namespace) -> SpeedConfig:
+    """What `parser.add_speed` asked for.
+
+    Raises:
+        ValueError: a setting that cannot be, or an attention that is not installed.
+    """
+    speed = SpeedConfig(
+        attention=options.attention,
+        compiled=options.compile,
+        select_views=options.select_views,
+        step_cache=options.step_cache,
+        cache_type=options.cache_type,
+        cache_place=options.cache_place,
+    )
+    attention_backend(options.attention)
+    return speed
 
 
 def check_path(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import __version__
-from ..config import CineSceneConfig, SamplingConfig, ViewConfig
+from ..config import CACHE_PLACES, CACHE_TYPES, CineSceneConfig, SamplingConfig, ViewConfig
 from ..devices import default_device
 from ..models.attention import BACKENDS
 from ..shots.rows import COLUMNS
@@ -103,6 +103,7 @@ def add_shots(parser: argparse.ArgumentParser) -> None:
     add_cut(parser)
     add_models(parser)
     add_sampling(parser)
+    add_speed(parser)
     parser.add_argument("--shard", type=read_shard, metavar="I/N", help="film the I-th of N parts of the list only")
     parser.add_argument("--ray", action="store_true", help="spread the shots over a Ray cluster, or this machine")
     parser.add_argument("--out", type=Path, required=True, help="folder for the videos, a contact sheet and a report")
@@ -180,7 +181,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def add_speed(parser: argparse.ArgumentParser) -> None:
-    """What makes a shot faster; only `--attention sdpa` and `--compile` leave it as it is."""
+    """What makes a shot take less time or memory: the fields of `SpeedConfig`."""
     parser.add_argument(
         "--attention",
         choices=BACKENDS,
@@ -200,5 +201,9 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
         "--step-cache",
         type=float,
         metavar="THRESHOLD",
-        help="leave out all blocks but the first while it changes less than this from step to step (try 0.1)",
+        help="leave out all blocks but the first while it changes less than this from step to step (try 0.05)",
+    )
+    parser.add_argument("--cache-type", choices=CACHE_TYPES, help="how a scene cache is stored (default: as the model)")
+    parser.add_argument(
+        "--cache-place", choices=CACHE_PLACES, default="device", help="where it is kept (default %(default)s)"
     )

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from ..config import UNTRAINED
 from ..costs import CostMeter
 from ..devices import check_device
+from ..parallel import world_size
 from ..pipeline import Models, load_models, load_nano
 from ..scene import load_scene
 from ..shots import FilmSettings, PlannedShot, ShotRecord, film_shots, plan_shots, read_shots, shard_of, write_report
@@ -22,7 +23,12 @@ from .report import StageBars
 
 
 def run_shots(options: argparse.Namespace) -> None:
-    """Film every row of a list that is not finished yet."""
+    """Film every row of a list that is not finished yet.
+
+    Raises:
+        ValueError: torchrun started this beside others, which would all film the same.
+    """
+    check_alone()
     rows = read_shots(options.list)
     options.out.mkdir(parents=True, exist_ok=True)
     check_video_target(options.out / f"{rows[0].name}.mp4")
@@ -30,7 +36,10 @@ def run_shots(options: argparse.Namespace) -> None:
     if options.ray:
         import_ray()
     settings = FilmSettings(
-        sampling=commands.read_sampling(options), shuffle_seed=options.shuffle, device=options.device
+        sampling=commands.read_sampling(options),
+        shuffle_seed=options.shuffle,
+        speed=commands.read_speed(options),
+        device=options.device,
     )
     panorama = commands.read_panorama(options)
     scene = None if options.scene is None else load_scene(options.scene)
@@ -58,6 +67,19 @@ def run_shots(options: argparse.Namespace) -> None:
     print(f"{counter.filmed} of {len(shots)} shots filmed, {len(shots) - counter.filmed} were there; see {report}")
     if not models.config.scene_trained:
         print(UNTRAINED)
+
+
+def check_alone() -> None:
+    """Require one process.
+
+    Raises:
+        ValueError: torchrun started several.
+    """
+    if world_size() > 1:
+        raise ValueError(
+            f"torchrun started {world_size()} processes, and each would film the whole list. Start cinescene shots "
+            "alone; --ray or --shard spread the list over cards and machines."
+        )
 
 
 class _Counter:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from ..config import CineSceneConfig, ContextAttention, WanConfig
+from ..config import CachePlace, CacheType, CineSceneConfig, ContextAttention, WanConfig
 from ..latents import latent_shape
 from ..models.autoencoder import WanAutoencoder, new_autoencoder
 from ..models.sequence import KeysValues, SceneContext, SceneMemory
@@ -23,7 +23,7 @@ from ..models.text import MAX_TOKENS
 from ..models.vggt import VGGT, VGGTConfig
 from ..models.wan import CineSceneTransformer
 from ..scene import PIXELS_AT_ONCE
-from ..scene_cache import CacheIdentity, CachePlace, CacheType, SceneCache, StoredBlock, StoredTensor
+from ..scene_cache import CacheIdentity, SceneCache, StoredBlock, StoredTensor
 from .live import peak_bytes
 
 Stage = Literal["text encoder", "VGGT", "VAE encoder", "scene cache", "sampling", "VAE decoder"]

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from ..config import AttentionBackend
 from .sequence import Attention
 
-AttentionBackend = Literal["sdpa", "sage", "flash"]
 PACKAGES: dict[AttentionBackend, str] = {"sage": "sageattention", "flash": "flash_attn"}
 """What must be installed for a backend; PyTorch's own needs nothing."""
 BACKENDS: tuple[AttentionBackend, ...] = ("sdpa", *PACKAGES)

@@ -13,12 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from ..checks import CineSceneWarning, FileFormatError
-from ..config import SamplingConfig, ViewConfig
+from ..config import SamplingConfig, SpeedConfig, ViewConfig
 from ..context import check_request, check_scene
 from ..costs import CostMeter
 from ..devices import check_device
 from ..panorama import check_panorama
-from ..pipeline import Models, OnProgress, Shot, cache_scene, encode_place, generate
+from ..pipeline import Models, OnProgress, Shot, cache_scene, check_speed, encode_place, generate
 from ..scene_cache import SceneCache, weights_digest
 from ..types import Scene, Trajectory, Views, content_digest
 from ..video import save_video
@@ -37,6 +37,7 @@ class FilmSettings:
     """Its seed serves the rows that name none."""
     shuffle_seed: int | None = None
     """Shuffles the views behind the first; None keeps their order."""
+    speed: SpeedConfig = dataclasses.field(default_factory=SpeedConfig)
     device: str = "cpu"
 
 
@@ -86,6 +87,7 @@ def plan_shots(
 
     Raises:
         FileFormatError: a row that the place or the model cannot serve; the message names it.
+        ValueError: what `check_speed` refuses.
         CheckpointError: the scene was made for another checkpoint.
     """
     if isinstance(place, Scene):
@@ -95,6 +97,7 @@ def plan_shots(
         source = content_digest(place.images)
     else:
         source = content_digest(check_panorama(place))
+    check_speed(models, place, settings.speed)
     networks: list[Any] = [models.transformer, models.vae, models.text]
     made_by = [models.config.to_json(), models.vggt.fingerprint, *(weights_digest(network) for network in networks)]
     cut = view_config or models.view_config()
@@ -144,6 +147,7 @@ def _plan(
         "path": _path_content(row, trajectory),
         "sampling": dataclasses.asdict(sampling),
         "shuffle": settings.shuffle_seed,
+        "speed": settings.speed.changes_video,
         "views": cut_as,
         "place": source,
         "models": made_by,
@@ -196,6 +200,7 @@ def film_shots(
 
     Raises:
         ValueError: a shot that cannot be made, named by its row.
+        OutOfMemory: a stage takes more memory than there is.
         FileFormatError: a record or a kept scene is damaged.
         OSError: the disk is full, or the folder cannot be written.
     """
@@ -287,6 +292,7 @@ class Camera:
             sampling=shot.sampling,
             shuffle_seed=settings.shuffle_seed,
             cache=self._cache_for(shot, scene),
+            speed=settings.speed,
             device=settings.device,
             on_progress=on_progress,
             should_stop=should_stop,
@@ -304,6 +310,8 @@ class Camera:
                     scene,
                     len(shot.trajectory),
                     shuffle_seed=self.settings.shuffle_seed,
+                    stored=self.settings.speed.cache_type,
+                    place=self.settings.speed.cache_place,
                     device=self.settings.device,
                 )
             self._cache = key, cache
