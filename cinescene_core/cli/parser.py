@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..config import CACHE_PLACES, CACHE_TYPES, CineSceneConfig, SamplingConfig, ViewConfig
@@ -14,6 +15,8 @@ from . import commands
 from .doctor import run_doctor
 from .shots import read_shard, run_shots
 
+Options = Any
+"""A parser, or a group of its options: argparse gives the class they share no public name."""
 SAMPLING = SamplingConfig()
 VIEWS = ViewConfig()
 FULL_LENGTH = f"{CineSceneConfig().num_frames}, as the full-size model; the embedded one films 17"
@@ -83,14 +86,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_film(parser: argparse.ArgumentParser) -> None:
     """Everything a shot needs."""
-    add_place(parser, scene=True)
-    add_cut(parser)
-    parser.add_argument("--prompt", required=True, help="what moves in the place, in words")
-    parser.add_argument("--negative", default="", help="what to keep out, in words")
-    add_trajectory(parser, "as the model was trained")
-    add_models(parser)
-    add_sampling(parser)
-    add_speed(parser)
+    place = parser.add_argument_group("place")
+    add_place(place, scene=True)
+    add_cut(place)
+    shot = parser.add_argument_group("shot")
+    shot.add_argument("--prompt", required=True, help="what moves in the place, in words")
+    shot.add_argument("--negative", default="", help="what to keep out, in words")
+    add_trajectory(parser.add_argument_group("camera path"), "as the model was trained")
+    add_models(parser.add_argument_group("model"))
+    add_sampling(parser.add_argument_group("sampling"))
+    add_speed(parser.add_argument_group("time and memory"))
     parser.add_argument("--save-scene", type=Path, help="also keep the encoded place, for further shots")
     parser.add_argument("--out", type=Path, required=True, help="video file to write")
 
@@ -99,17 +104,18 @@ def add_shots(parser: argparse.ArgumentParser) -> None:
     """Everything a list of shots needs."""
     columns = ", ".join(COLUMNS)
     parser.add_argument("list", type=Path, help=f".csv, .json or .yaml file with a row per shot: {columns}")
-    add_place(parser, scene=True)
-    add_cut(parser)
-    add_models(parser)
-    add_sampling(parser)
-    add_speed(parser)
+    place = parser.add_argument_group("place")
+    add_place(place, scene=True)
+    add_cut(place)
+    add_models(parser.add_argument_group("model"))
+    add_sampling(parser.add_argument_group("sampling"))
+    add_speed(parser.add_argument_group("time and memory"))
     parser.add_argument("--shard", type=read_shard, metavar="I/N", help="film the I-th of N parts of the list only")
     parser.add_argument("--ray", action="store_true", help="spread the shots over a Ray cluster, or this machine")
     parser.add_argument("--out", type=Path, required=True, help="folder for the videos, a contact sheet and a report")
 
 
-def add_place(parser: argparse.ArgumentParser, *, scene: bool = False) -> None:
+def add_place(parser: Options, *, scene: bool = False) -> None:
     """Where the place comes from: exactly one of these."""
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--panorama", type=Path, help="equirectangular picture, 2:1")
@@ -118,7 +124,7 @@ def add_place(parser: argparse.ArgumentParser, *, scene: bool = False) -> None:
         place.add_argument("--scene", type=Path, help="a place encoded before, by 'cinescene encode'")
 
 
-def add_cut(parser: argparse.ArgumentParser, usual: ViewConfig | None = None) -> None:
+def add_cut(parser: Options, usual: ViewConfig | None = None) -> None:
     """How the panorama is cut; without `usual` as the model was trained."""
     count, lens = (usual.num_views, f"{usual.fov_degrees:g}") if usual else ("as trained", "as trained")
     parser.add_argument("--num-views", type=int, help=f"views around the horizon (default: {count})")
@@ -126,7 +132,7 @@ def add_cut(parser: argparse.ArgumentParser, usual: ViewConfig | None = None) ->
     add_direction(parser, "the first view, and so the shot,")
 
 
-def add_direction(parser: argparse.ArgumentParser, what: str, default: float | None = None) -> None:
+def add_direction(parser: Options, what: str, default: float | None = None) -> None:
     """Where `what` looks in the panorama."""
     parser.add_argument(
         "--yaw", type=float, default=default, help=f"where {what} looks: degrees right of the panorama's centre"
@@ -140,7 +146,7 @@ def add_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, default=VIEWS.height, help="pixels (default %(default)s)")
 
 
-def add_trajectory(parser: argparse.ArgumentParser, length: str = FULL_LENGTH) -> None:
+def add_trajectory(parser: Options, length: str = FULL_LENGTH) -> None:
     """The camera path: a preset with its settings, or a file."""
     parser.add_argument("--trajectory", required=True, help=f"a .json or .npy file, or one of: {', '.join(PRESETS)}")
     parser.add_argument("--amount", type=float, help="degrees for turns and arcs, metres for moves")
@@ -153,7 +159,7 @@ def add_trajectory(parser: argparse.ArgumentParser, length: str = FULL_LENGTH) -
     parser.add_argument("--subject-distance", type=float, help="metres from the first camera to the subject")
 
 
-def add_models(parser: argparse.ArgumentParser) -> None:
+def add_models(parser: Options) -> None:
     """The embedded model, a bundle, or three local files."""
     checkpoint = "CineScene checkpoint, or a bundle of every network; without it the embedded nano model films"
     parser.add_argument("--model", type=Path, help=checkpoint)
@@ -162,7 +168,7 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=default_device(), help="default %(default)s")
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
+def add_sampling(parser: Options) -> None:
     """How the shot is denoised."""
     parser.add_argument("--steps", type=int, default=SAMPLING.steps, help="default %(default)s")
     parser.add_argument("--guidance", type=float, default=SAMPLING.guidance, help="default %(default)s; 1 is none")
@@ -180,7 +186,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shuffle", type=int, metavar="SEED", help="shuffle the views behind the first")
 
 
-def add_speed(parser: argparse.ArgumentParser) -> None:
+def add_speed(parser: Options) -> None:
     """What makes a shot take less time or memory: the fields of `SpeedConfig`."""
     parser.add_argument(
         "--attention",
