@@ -1,6 +1,7 @@
 """A list of shots: one run of the graph films every row."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import folder_paths
@@ -9,23 +10,36 @@ from ..cinescene_core.config import CineSceneConfig
 from ..cinescene_core.shots.rows import LIST_SUFFIXES, ShotRow, read_shots
 from ..cinescene_core.types import Trajectory as CameraPath
 from ..cinescene_core.types import content_digest
-from .loaders import content_of, listed_files, named_file
+from .loaders import listed_files, named_file
 from .sockets import Trajectory, io, problem_of, schema, show_warnings
 from .trajectory import shot_inputs
 
 DEFAULTS = CineSceneConfig()
 SHARED = ("num_frames", "fov_degrees", "fps")
 """Widgets of a camera path that serve the rows that say nothing."""
+EXAMPLE_PATH = Path(__file__).parents[1] / "cinescene_core/assets/example_shots.csv"
+"""The bundled list: three shots that nano knows the words of."""
+EXAMPLE = f"{EXAMPLE_PATH.name} [cinescene]"
+"""What the node calls it; no file of the input folder that ends like a list has such a name."""
+
+
+def list_path(file: str) -> Path:
+    """The path of a list that the node offers.
+
+    Raises:
+        FileNotFoundError: it is neither the bundled one nor in the input folder.
+    """
+    return EXAMPLE_PATH if file == EXAMPLE else named_file(file, LIST_SUFFIXES)
 
 
 def rows_of(file: str, first: int = 1, count: int = 0) -> tuple[ShotRow, ...]:
-    """Rows of a list in the input folder, from the `first` on; 0 is all.
+    """Rows of a list, from the `first` on; 0 is all.
 
     Raises:
         ValueError: no such row, or a list that cannot be read.
         FileNotFoundError: there is no such file.
     """
-    rows = read_shots(named_file(file, LIST_SUFFIXES), root=folder_paths.get_input_directory())
+    rows = read_shots(list_path(file), root=folder_paths.get_input_directory())
     if first > len(rows):
         raise ValueError(f"first is shot {first}, but {file} has {len(rows)}. Start at an earlier one.")
     return rows[first - 1 : first - 1 + count if count else None]
@@ -60,9 +74,9 @@ class ShotList(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=listed_files(LIST_SUFFIXES),
+                    options=[*listed_files(LIST_SUFFIXES), EXAMPLE],
                     tooltip="A .csv, .json or .yaml file in ComfyUI's input folder, with the columns name, prompt, "
-                    "path, and if you like negative, seed, size, frames and lens.",
+                    f"path, and if you like negative, seed, size, frames and lens. '{EXAMPLE}' is built in.",
                 ),
                 io.Int.Input(
                     "first", default=1, min=1, max=100_000, tooltip="The first shot to film; 1 is the top one."
@@ -103,7 +117,8 @@ class ShotList(io.ComfyNode):
         """The list, and what the path files that it names hold."""
         paths = (row.path for row in rows_of(file))
         files = [content_digest(path.world_from_camera) for path in paths if isinstance(path, CameraPath)]
-        return hashlib.sha256("".join([content_of(file, LIST_SUFFIXES), *files]).encode()).hexdigest()
+        content = hashlib.sha256(list_path(file).read_bytes()).hexdigest()
+        return hashlib.sha256("".join([content, *files]).encode()).hexdigest()
 
     @classmethod
     @show_warnings

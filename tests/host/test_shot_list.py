@@ -6,11 +6,12 @@ from comfy_server import Host, RefusedError
 from graphs import Prompt, first_video, move, node, place, shot
 from PIL import Image
 
+EXAMPLE = "example_shots.csv [cinescene]"
 LIST = """name,prompt,path,seed,frames
 ball,a red ball rolls forward,pan_right 30,4,
 robot,a red robot walks,dolly_in,,5
 """
-SETTINGS = {"first": 1, "count": 0, "seed": 7, "num_frames": 9, "fov_degrees": 90.0, "fps": 15.0}
+SETTINGS = {"file": "shots.csv", "first": 1, "count": 0, "seed": 7, "num_frames": 9, "fov_degrees": 90.0, "fps": 15.0}
 SETTINGS |= {"width": 160, "height": 96}
 
 
@@ -22,7 +23,7 @@ def filmed(graph: Prompt) -> Prompt:
 
 def list_graph(**changes: object) -> Prompt:
     """`first_video` with what a row decides taken from the list."""
-    graph = place() | shot() | {"list": node("CineSceneShotList", file="shots.csv", **(SETTINGS | changes))}
+    graph = place() | shot() | {"list": node("CineSceneShotList", **(SETTINGS | changes))}
     graph["positive"]["inputs"]["text"] = ["list", 1]
     graph["negative"]["inputs"]["text"] = ["list", 2]
     graph["shot"]["inputs"]["trajectory"] = ["list", 3]
@@ -68,6 +69,27 @@ def test_a_part_of_the_list_and_a_changed_list_are_what_is_filmed(host: Host) ->
     assert list(pictures(host, list_graph(first=2, count=1))) == ["walker"]
 
 
+def offered(host: Host) -> list[str]:
+    """The files that a fresh node has to choose from."""
+    kind, *options = host.get("/object_info/CineSceneShotList")["CineSceneShotList"]["input"]["required"]["file"]
+    return options[0]["options"] if kind == "COMBO" else kind
+
+
+def test_the_bundled_list_is_offered_behind_the_users_own(host: Host) -> None:
+    (host.paths.base / "input/shots.csv").unlink(missing_ok=True)
+    own = [name for name in offered(host) if name != EXAMPLE]  # camera paths are .json files too
+    assert offered(host) == [*own, EXAMPLE]
+    write_list(host, LIST)
+    assert offered(host) == [*sorted([*own, "shots.csv"]), EXAMPLE]
+
+
+def test_the_bundled_list_and_a_file_of_its_name_are_two_lists(host: Host) -> None:
+    (host.paths.base / "input/example_shots.csv").write_text(LIST, encoding="utf-8")
+    assert list(pictures(host, list_graph(file="example_shots.csv", first=1, count=1))) == ["ball"]
+    rows = pictures(host, list_graph(file=EXAMPLE, first=2, count=1))
+    assert {name: len(frames) for name, frames in rows.items()} == {"robot": 17}
+
+
 @pytest.mark.parametrize(
     ("text", "changes", "sentence"),
     [
@@ -75,6 +97,7 @@ def test_a_part_of_the_list_and_a_changed_list_are_what_is_filmed(host: Host) ->
         (LIST.replace("dolly_in", "../turn.npy"), {}, "row 3, column 'path': the file ../turn.npy lies outside"),
         (LIST, {"first": 3}, "first is shot 3, but shots.csv has 2. Start at an earlier one."),
         (LIST, {"file": "no.csv"}, "There is no file 'no.csv' in ComfyUI's input folder"),
+        (LIST, {"file": EXAMPLE, "first": 4}, r"first is shot 4, but example_shots.csv \[cinescene\] has 3. Start at"),
     ],
 )
 def test_a_list_that_cannot_be_filmed_is_refused_before_anything_runs(

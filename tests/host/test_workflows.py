@@ -1,8 +1,8 @@
 """Every example workflow, executed by a real ComfyUI.
 
-01 and 04 use the built-in networks and run as they are, but for fewer steps in 04. 02 and 03 need files of many
-gigabytes: here nano's parts stand under those names, each in the layout of its full-size file, so every loader
-does its real work. One node is exchanged: CLIPLoader (UMT5-XXL, 5.7 billion parameters) for nano's text encoder.
+01, 04 and 05 use the built-in networks and run as they are, but for fewer steps in 04 and 05. 02 and 03 need files
+of many gigabytes: here nano's parts stand under those names, each in the layout of its full-size file, so every
+loader does its real work. One node is exchanged: CLIPLoader (UMT5-XXL, 5.7 billion parameters) for nano's text encoder.
 """
 
 import json
@@ -21,7 +21,9 @@ from workflow_files import NAMES, find, read_workflow, set_widgets, to_prompt, w
 
 from cinescene_core.animatic import render_animatic
 from cinescene_core.config import CineSceneConfig
+from cinescene_core.models.text import VocabularyEncoder
 from cinescene_core.panorama import example_panorama_path, load_panorama
+from cinescene_core.shots.rows import read_shots
 from cinescene_core.trajectory import preset_trajectory
 from cinescene_core.weights import nano_path, read_bundle_part, save_transformer
 
@@ -235,3 +237,39 @@ def test_upscale_and_interpolate(host: Host, catalogue: dict[str, Any]) -> None:
     assert np.abs(between - (before + after) / 2).max() < 2
     assert np.array_equal(pictures[-1], pictures[-2])
     assert np.abs(before - after).mean() > 1
+
+
+def texts(run: Run, number: str) -> list[str]:
+    """What a Preview as Text showed, one for each value that came to it."""
+    return run.outputs[number]["text"]
+
+
+def test_shot_list(host: Host, catalogue: dict[str, Any]) -> None:
+    """The bundled list: a video for every row under its name, over a place that is encoded once for all of them."""
+    prompt = to_prompt(read_workflow("05_shot_list"), catalogue)
+    set_widgets(prompt, steps=2)
+    looks = {"scenes": find(prompt, "CineSceneEncodeScene"), "samples": find(prompt, "CineSceneSampler")}
+    for name, source in looks.items():
+        prompt[name] = {"class_type": "PreviewAny", "inputs": {"source": [source, 0]}}
+    run = succeed(host, prompt)
+
+    films = {name: film(host, run, name) for name in ("woman", "robot", "dog")}
+    assert len([path for path in host.output_files(run) if path.suffix == ".mp4"]) == len(films)
+    for shot, fps in films.values():
+        assert shot.shape == (17, 96, 160, 3)
+        assert fps == 8
+        assert shot.std() > 0.01, "a picture of one colour"
+    assert len(texts(run, "samples")) == 3
+    assert len(texts(run, "scenes")) == 1
+
+    # The page sends the same prompt when Run is pressed again.
+    assert classes_run(prompt, succeed(host, prompt)) == set()
+    set_widgets(prompt, steps=3)
+    assert classes_run(prompt, succeed(host, prompt)) & (ENCODING | {"CineSceneSampler"}) == {"CineSceneSampler"}
+
+
+def test_nano_knows_every_word_of_the_bundled_list() -> None:
+    encoder = VocabularyEncoder.from_state_dict(*read_bundle_part(nano_path(), "text"))
+    rows = read_shots(example_panorama_path().with_name("example_shots.csv"))
+    assert [row.name for row in rows] == ["woman", "robot", "dog"]
+    assert [encoder.unknown_words(row.prompt) for row in rows] == [[]] * 3

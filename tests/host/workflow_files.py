@@ -8,7 +8,13 @@ from comfy_server import REPOSITORY
 from graphs import Prompt
 
 WORKFLOWS = REPOSITORY / "workflows"
-NAMES = ("01_first_video", "02_panorama_to_video", "03_own_sampler", "04_upscale_and_interpolate")
+NAMES = (
+    "01_first_video",
+    "02_panorama_to_video",
+    "03_own_sampler",
+    "04_upscale_and_interpolate",
+    "05_shot_list",
+)
 MUTED, BYPASSED = 2, 4
 
 Workflow = dict[str, Any]
