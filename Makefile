@@ -29,6 +29,7 @@ lint:
 
 bench: $(VENV)/.ready
 	for script in benchmarks/*.py training/benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python -m benchmarks.wall_time
 	$(BIN)/python -m benchmarks.gpu
 
 # torch goes in first: it is the largest download by far. On Linux pip's default build of it is the one for CUDA;

@@ -18,8 +18,9 @@ import torch
 
 from cinescene_core.config import SamplingConfig
 from cinescene_core.costs import StageCost
+from cinescene_core.loading import load_nano
 from cinescene_core.panorama import example_panorama_path, load_panorama
-from cinescene_core.pipeline import generate, load_nano
+from cinescene_core.pipeline import generate
 from cinescene_core.trajectory import preset_trajectory
 from cinescene_core.video import save_video
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from cinescene_core.config import UNTRAINED, SamplingConfig, SpeedConfig
+from cinescene_core.loading import Models, load_nano
 from cinescene_core.panorama import example_panorama_path, load_panorama
-from cinescene_core.pipeline import Models, Shot, encode_place, generate, load_nano
+from cinescene_core.pipeline import Shot, encode_place, generate
 from cinescene_core.trajectory import preset_trajectory
 from cinescene_core.types import Scene
 

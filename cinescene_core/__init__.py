@@ -10,8 +10,9 @@ __version__ = "0.1.0"
 from .animatic import render_animatic
 from .config import CineSceneConfig, SamplingConfig, SpeedConfig, ViewConfig, WanConfig
 from .context import build_context, shuffled_order
+from .loading import Models, load_models, load_nano
 from .panorama import load_panorama
-from .pipeline import Models, Shot, cache_scene, encode_place, generate, load_models, load_nano
+from .pipeline import Shot, cache_scene, encode_place, generate
 from .sampler import sample_latents
 from .scene import encode_scene, load_scene, save_scene
 from .scene_cache import SceneCache, load_scene_cache

@@ -122,8 +122,8 @@ CACHE_PLACES: tuple[CachePlace, ...] = ("device", "host")
 class SpeedConfig:
     """What makes a shot take less time or memory. The defaults leave nothing out."""
 
-    attention: AttentionBackend | None = None
-    """Who computes attention; None leaves the transformer as it is."""
+    attention: AttentionBackend = "sdpa"
+    """Who computes the transformer's attention: PyTorch, SageAttention or FlashAttention."""
     compiled: bool = False
     """Compile the transformer's blocks in place; it pays from the second shot on. The values stay, but for rounding."""
     select_views: float | None = None

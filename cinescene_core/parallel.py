@@ -49,14 +49,34 @@ class Ranks:
         """Whether this process is the one that writes and tells."""
         return self.mesh.get_rank() == 0
 
-    def each(self, predict: Callable[[Tensor], Tensor], prompts: Sequence[Tensor]) -> list[Tensor]:
-        """`predict` of the prompts of both branches, in place of `map`: each branch computes its own."""
+    def map_branches(
+        self, predict: Callable[[Tensor], Tensor], prompts: Sequence[Tensor], like: Tensor
+    ) -> list[Tensor]:
+        """`predict` of the prompt of each branch, in place of `map`: each is computed by its own processes.
+
+        Args:
+            predict: a prompt to a velocity.
+            prompts: of both branches, or of the one with the prompt where the other is left out; both have its result.
+            like: of a velocity's shape, type and device.
+        """
         if self.mesh.size(0) == 1:
             return [predict(prompt) for prompt in prompts]
-        own = predict(prompts[self.mesh.get_local_rank(BRANCHES)]).contiguous()
+        group, branch = self.mesh.get_group(BRANCHES), self.mesh.get_local_rank(BRANCHES)
+        own = predict(prompts[branch]).contiguous() if branch < len(prompts) else torch.empty_like(like)
+        if len(prompts) == 1:
+            dist.broadcast(own, dist.get_global_rank(group, 0), group=group)
+            return [own]
         found = [torch.empty_like(own) for _ in prompts]
-        dist.all_gather(found, own, group=self.mesh.get_group(BRANCHES))
+        dist.all_gather(found, own, group=group)
         return found
+
+    def sum_over_branches(self, counts: Sequence[int]) -> list[int]:
+        """Counts of what the branches did, each by its own processes, added."""
+        if self.mesh.size(0) == 1:
+            return list(counts)
+        total = torch.tensor(list(counts), device=self.mesh.device_type)
+        dist.all_reduce(total, group=self.mesh.get_group(BRANCHES))
+        return [int(count) for count in total]
 
     @contextlib.contextmanager
     def sharing(self, blocks: Iterable[Any]) -> Iterator[None]:
@@ -88,7 +108,7 @@ class Shards:
         """Tokens of each segment in the forward that goes on."""
 
     def begin(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Take this process's tokens of a forward that begins."""
+        """Take this process's tokens of a forward that begins: [b, n, d] to [b, about n / size, d]."""
         tokens, segments, *others = inputs
         if any(segment.groups is not None for segment in segments):
             raise ValueError(
@@ -96,20 +116,24 @@ class Shards:
                 "Read it once, and give the transformer what was read."
             )
         self.lengths = [segment.length for segment in segments]
-        return self.own(tokens, 1, self.lengths), segments, *others
+        return self.shard(tokens, 1, self.lengths), segments, *others
 
     def enter(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Cut what a block is told of all tokens to this process's; a camera then has one pose per token."""
+        """Cut what a block is told of all tokens to this process's.
+
+        Lengths of the segments and rows of the rotary tables; a camera of [b, t, 12] becomes [b, n, 12], a pose for
+        each video token here.
+        """
         tokens, segments, text, rotary, camera, attention, memory = inputs
         video = self.lengths[0]
         if camera is not None:
             poses = repeat(camera, "b t p -> b (t n) p", n=video // camera.shape[1])
-            camera = self.own(poses, 1, [video])
+            camera = self.shard(poses, 1, [video])
         segments = [
             Segment(length, segment.modulation)
             for length, segment in zip(self.shares(self.rank), segments, strict=True)
         ]
-        tables = Rotary(*(self.own(table, 0, self.lengths) for table in rotary))
+        tables = Rotary(*(self.shard(table, 0, self.lengths) for table in rotary))
         return tokens, segments, text, tables, camera, attention, memory
 
     def attend(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -118,6 +142,12 @@ class Shards:
         return tokens, source, self.reading_all(attention, memory), rotary, None
 
     def reading_all(self, attention: Attention, memory: KeysValues | None) -> Attention:
+        """Attention of this process's queries, [b, heads, n, c], to the keys and values of all processes.
+
+        Keys of [b, heads, n, c] travel with the values in one collective; those of a scene that was read before,
+        [1 or b, heads, m, c], are whole everywhere and stand behind them.
+        """
+
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             counts = [sum(self.shares(rank)) for rank in range(self.size)]
             both = self.gather(torch.stack([k, v]), 3, counts)
@@ -129,7 +159,7 @@ class Shards:
         return attend
 
     def leave(self, _: nn.Module, inputs: tuple[Any, ...], tokens: Tensor) -> Tensor:
-        """Put the video together again behind the last block."""
+        """Put the video together again behind the last block: [b, its share, d] to [b, t r s, d]."""
         counts = [self.shares(rank)[0] for rank in range(self.size)]
         return self.gather(tokens[:, : counts[self.rank]], 1, counts)
 
@@ -137,7 +167,7 @@ class Shards:
         """Tokens of each segment that a process has; the first take one more where they do not divide."""
         return [length // self.size + (rank < length % self.size) for length in self.lengths]
 
-    def own(self, tensor: Tensor, dim: int, lengths: Sequence[int]) -> Tensor:
+    def shard(self, tensor: Tensor, dim: int, lengths: Sequence[int]) -> Tensor:
         """This process's share of each run of `lengths` in a dimension."""
         runs = tensor.split(list(lengths), dim)
         return torch.cat([run.tensor_split(self.size, dim)[self.rank] for run in runs], dim)

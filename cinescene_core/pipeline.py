@@ -5,28 +5,28 @@ trajectory ───────────────────────
 prompt ─► text embedding ──────────────┘
 """
 
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .checks import CheckpointError
-from .config import CachePlace, CacheType, CineSceneConfig, SamplingConfig, SpeedConfig, ViewConfig
+from .checks import CineSceneWarning, FileFormatError
+from .config import AttentionBackend, SamplingConfig, SpeedConfig, ViewConfig
 from .context import build_context, check_request, check_shot, shuffled_order
 from .costs import CostMeter, StageCost
 from .devices import check_device, on_device
 from .latents import latent_frames
-from .memory import Networks, ShotSize, Stage, memory_told
-from .models.attention import attention_backend
-from .models.autoencoder import WanAutoencoder
+from .loading import Models, OnProgress, silent
+from .memory import Networks, ShotSize, Stage, explaining_out_of_memory
+from .models.attention import attention_backend, check_attention
 from .models.compiled import compile_blocks
-from .models.text import UMT5Encoder, VocabularyEncoder, check_prompt
-from .models.vggt import VGGT
+from .models.text import check_prompt
 from .models.wan import CineSceneTransformer
 from .panorama import check_panorama
 from .parallel import Ranks
@@ -38,35 +38,6 @@ from .step_cache import SkippedForwards, StepCache
 from .types import Context, Scene, Trajectory, Views
 from .video import decode_video
 from .views import slice_panorama
-from .weights import load_transformer, nano_path, read_bundle_part
-from .weights.autoencoder import autoencoder_from_state_dict, load_autoencoder
-from .weights.vggt import load_vggt
-
-OnProgress = Callable[[str, int, int], None]
-"""Told (stage, done, total) as the work goes on; may raise to interrupt it."""
-
-
-@dataclass(frozen=True)
-class Models:
-    """Every network one shot needs, loaded, on the CPU."""
-
-    transformer: CineSceneTransformer
-    config: CineSceneConfig
-    """What the transformer was trained with; also the default size, length and lens of a shot."""
-    vae: WanAutoencoder
-    vggt: VGGT
-    text: UMT5Encoder | VocabularyEncoder
-
-    def view_config(self, **changes: float) -> ViewConfig:
-        """How a panorama is cut for this checkpoint, with some settings changed."""
-        config = self.config
-        defaults = {
-            "num_views": config.num_views,
-            "width": config.width,
-            "height": config.height,
-            "fov_degrees": config.fov_degrees,
-        }
-        return ViewConfig(**(defaults | changes))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,63 +60,6 @@ class Shot:
     """What a step cache left out."""
 
 
-def load_nano(path: str | os.PathLike[str] | None = None) -> Models:
-    """Load every network from one bundle; by default the embedded one.
-
-    Raises:
-        CheckpointError: the file is damaged, lacks a part or needs a later version.
-    """
-    path = nano_path() if path is None else Path(path)
-    transformer, config = load_transformer(path, prefix="transformer.", dtype=torch.float32)
-    vae_state, _ = read_bundle_part(path, "vae")
-    text_state, text_record = read_bundle_part(path, "text")
-    return Models(
-        transformer=transformer,
-        config=config,
-        vae=autoencoder_from_state_dict(vae_state, dtype=torch.float32),
-        vggt=load_vggt(path, prefix="vggt.", dtype=torch.float32),
-        text=VocabularyEncoder.from_state_dict(text_state, text_record),
-    )
-
-
-def load_models(
-    transformer: str | os.PathLike[str],
-    vggt: str | os.PathLike[str],
-    wan: str | os.PathLike[str],
-    dtype: torch.dtype = torch.bfloat16,
-    on_progress: OnProgress | None = None,
-) -> Models:
-    """Load full-size networks from local files; nothing is downloaded.
-
-    Args:
-        transformer: a CineScene checkpoint (safetensors).
-        vggt: `facebook/VGGT-1B` or its conversion by `cinescene convert-vggt`.
-        wan: a folder with Wan2.1's `vae/`, `text_encoder/` and `tokenizer/`, as diffusers lays it out.
-        dtype: precision of the networks; the VAE stays in float32.
-        on_progress: told ("load", networks done, 4).
-
-    Raises:
-        CheckpointError: a file is another model, damaged or missing, needs a later version, or the
-            VGGT is not the one the checkpoint was trained with.
-    """
-    tell = on_progress or _silent
-    tell("load", 0, 4)
-    network, config = load_transformer(transformer, dtype=dtype)
-    tell("load", 1, 4)
-    scene_encoder = load_vggt(vggt, dtype=dtype)
-    if config.vggt_id and scene_encoder.fingerprint != config.vggt_id:
-        raise CheckpointError(
-            f"{Path(vggt).name} is VGGT {scene_encoder.fingerprint}, but {Path(transformer).name} was trained with "
-            f"{config.vggt_id}. Use the VGGT file the checkpoint was trained with."
-        )
-    tell("load", 2, 4)
-    autoencoder = load_autoencoder(Path(wan) / "vae", dtype=torch.float32)
-    tell("load", 3, 4)
-    text = UMT5Encoder.from_folder(wan, dtype=dtype)
-    tell("load", 4, 4)
-    return Models(network, config, autoencoder, scene_encoder, text)
-
-
 @torch.no_grad()
 def encode_place(
     models: Models,
@@ -165,11 +79,13 @@ def encode_place(
         meter: collects the costs.
 
     Raises:
-        FileFormatError: the kept scene is damaged.
         OSError: the folder is missing, or the disk is full.
+
+    Warns:
+        CineSceneWarning: the kept scene is damaged; the place is encoded again.
     """
     device = check_device(device)
-    tell = on_progress or _silent
+    tell = on_progress or silent
     meter = meter or CostMeter(device)
     if isinstance(place, Tensor):
         with meter.stage("views"):
@@ -178,10 +94,14 @@ def encode_place(
     vggt_size = (models.config.vggt_width, models.config.vggt_height)
     kept = None if folder is None else kept_scene_path(folder, place, models.vggt, models.vae, vggt_size)
     if kept is not None and kept.exists():
-        with meter.stage("scene"):
-            return load_scene(kept)
-    told = _told(models, device, "VGGT", "VAE encoder", views=place)
-    with told, meter.stage("scene"), on_device(models.vggt, device), on_device(models.vae, device):
+        try:
+            with meter.stage("scene"):
+                return load_scene(kept)
+        except FileFormatError as error:
+            text = f"The place is encoded again: what was kept of it cannot be used. {error}"
+            warnings.warn(text, CineSceneWarning, stacklevel=3)
+    explained = explaining_memory(models, shot_size(models, place), device, "VGGT", "VAE encoder")
+    with explained, meter.stage("scene"), on_device(models.vggt, device), on_device(models.vae, device):
         scene = encode_scene(
             place,
             models.vggt,
@@ -202,8 +122,7 @@ def cache_scene(
     num_frames: int,
     *,
     shuffle_seed: int | None = None,
-    stored: CacheType | None = None,
-    place: CachePlace = "device",
+    speed: SpeedConfig | None = None,
     device: torch.device | str = "cpu",
 ) -> SceneCache:
     """Read a scene once, for all shots of it that have that length and order.
@@ -212,8 +131,7 @@ def cache_scene(
         models: with a transformer trained in mode `cached` or `per_view`.
         scene: from `encode_place`.
         num_frames: of the shots, 4n + 1.
-        shuffle_seed: of the shots; see `generate`.
-        stored, place: see `build_scene_cache`.
+        shuffle_seed, speed: of the shots; see `generate`.
         device: where the shots are made.
 
     Raises:
@@ -221,11 +139,19 @@ def cache_scene(
         ValueError: the number of frames is not 4n + 1.
     """
     context = _slotted(models, scene, num_frames, shuffle_seed)
-    size: dict[str, Any] = {"num_frames": num_frames, "stored": stored, "place": place}
-    told = _told(models, device, "scene cache", views=scene.views, **size)
-    with told, on_device(models.transformer, check_device(device)):
+    speed = speed or SpeedConfig()
+    size = shot_size(models, scene.views, num_frames, speed)
+    with (
+        explaining_memory(models, size, device, "scene cache"),
+        on_device(models.transformer, check_device(device)),
+        attending(models.transformer, speed.attention),
+    ):
         return build_scene_cache(
-            models.transformer, context, models.config.context_attention, stored=stored, place=place
+            models.transformer,
+            context,
+            models.config.context_attention,
+            stored=speed.cache_type,
+            place=speed.cache_place,
         )
 
 
@@ -273,34 +199,33 @@ def generate(
     """
     check_inputs(models, place, prompt, trajectory, view_config)
     speed = speed or SpeedConfig()
-    check_speed(models, place, speed)
+    check_speed(models, place, speed, device)
     check_sharing(ranks, speed.step_cache is not None, speed.compiled)
-    _set_up(models.transformer, speed)
-    meter, tell = CostMeter(check_device(device)), on_progress or _silent
+    if speed.compiled:
+        compile_blocks(models.transformer.blocks)
+    meter, tell = CostMeter(check_device(device)), on_progress or silent
     text, negative = _encode_text(models, (prompt, negative_prompt), meter, tell)
     if not isinstance(place, Scene):
         place = encode_place(models, place, view_config=view_config, device=device, on_progress=tell, meter=meter)
     context = _slotted(models, place, len(trajectory), shuffle_seed)
     if cache is None and models.config.context_attention != "joint":
         with meter.stage("cache"):
-            cache = cache_scene(
-                models,
-                place,
-                len(trajectory),
-                shuffle_seed=shuffle_seed,
-                stored=speed.cache_type,
-                place=speed.cache_place,
-                device=device,
-            )
+            cache = cache_scene(models, place, len(trajectory), shuffle_seed=shuffle_seed, speed=speed, device=device)
+    if cache is not None:
+        speed = dataclasses.replace(speed, cache_type=cache.identity.stored, cache_place=cache.place)
+    size = shot_size(models, place.views, len(trajectory), speed)
     selection = None
     if speed.select_views is not None:
         selection = select_views(
             place, trajectory, context, speed.select_views, models.transformer, models.config, text
         )
     step_cache = None if speed.step_cache is None else StepCache(speed.step_cache)
-    kept: dict[str, Any] = {} if cache is None else {"stored": cache.identity.stored, "place": cache.place}
-    told = _told(models, device, "sampling", views=place.views, num_frames=len(trajectory), **kept)
-    with told, meter.stage("sampling"), on_device(models.transformer, meter.device):
+    with (
+        explaining_memory(models, size, device, "sampling"),
+        meter.stage("sampling"),
+        on_device(models.transformer, meter.device),
+        attending(models.transformer, speed.attention),
+    ):
         latents = sample_latents(
             models.transformer,
             text,
@@ -317,10 +242,9 @@ def generate(
             on_step=lambda done, total, _: tell("sampling", done, total),
             should_stop=should_stop,
         )
-    told = _told(models, device, "VAE decoder", views=place.views, num_frames=len(trajectory), **kept)
-    with told:
+    with explaining_memory(models, size, device, "VAE decoder"):
         frames = _decode(models, latents, meter, tell)
-    skipped = None if step_cache is None else step_cache.told()
+    skipped = None if step_cache is None else _skipped(step_cache, ranks)
     return Shot(frames, trajectory.fps, latents.cpu(), place, cache, tuple(meter.costs), selection, skipped)
 
 
@@ -352,12 +276,12 @@ def check_inputs(
     check_request(trajectory, models.config, num_views=num_views, size=size, fov_degrees=fov_degrees)
 
 
-def check_speed(models: Models, place: Tensor | Views | Scene, speed: SpeedConfig) -> None:
-    """Require settings that this checkpoint and this place allow.
+def check_speed(models: Models, place: Tensor | Views | Scene, speed: SpeedConfig, device: torch.device | str) -> None:
+    """Require settings that this checkpoint, place and device allow.
 
     Raises:
         ValueError: a setting for a scene cache, and there is none; views to choose from without their cameras; an
-            attention that is not installed.
+            attention that is not installed, or cannot compute this.
     """
     stores = speed.cache_type is not None or speed.cache_place != "device"
     if stores and models.config.context_attention == "joint":
@@ -367,8 +291,7 @@ def check_speed(models: Models, place: Tensor | Views | Scene, speed: SpeedConfi
         )
     if speed.select_views is not None:
         check_selectable(place)
-    if speed.attention is not None:
-        attention_backend(speed.attention)
+    check_attention(speed.attention, device, models.transformer.patch_embedding.weight.dtype, compiled=speed.compiled)
 
 
 def _slotted(models: Models, scene: Scene, num_frames: int, shuffle_seed: int | None) -> Context:
@@ -377,34 +300,54 @@ def _slotted(models: Models, scene: Scene, num_frames: int, shuffle_seed: int | 
     return build_context(scene, latent_frames(num_frames), models.config, order)
 
 
-def _told(
-    models: Models, device: torch.device | str, *stages: Stage, views: Views | None = None, **size: Any
-) -> AbstractContextManager[None]:
-    """Say in a sentence which of `stages` had too little memory; `views` and `size` are where the shot is its own."""
-    if views is not None:
-        size |= {"num_views": len(views), "width": views.size[0], "height": views.size[1]}
-    return memory_told(
-        lambda: Networks.of(models.transformer, models.vggt, models.vae, models.text),
-        lambda: ShotSize.trained(models.config, **size),
-        device,
-        *stages,
+def shot_size(
+    models: Models, views: Views, num_frames: int | None = None, speed: SpeedConfig | None = None
+) -> ShotSize:
+    """What decides how much memory a shot of these views takes; the rest is as the checkpoint was trained."""
+    width, height = views.size
+    speed = speed or SpeedConfig()
+    return dataclasses.replace(
+        ShotSize.trained(models.config),
+        num_frames=num_frames or models.config.num_frames,
+        num_views=len(views),
+        width=width,
+        height=height,
+        stored=speed.cache_type,
+        place=speed.cache_place,
     )
 
 
-def _set_up(transformer: CineSceneTransformer, speed: SpeedConfig) -> None:
-    """Let a transformer compute as a shot wants it."""
-    if speed.attention is not None:
-        transformer.attention = attention_backend(speed.attention)
-    if speed.compiled:
-        compile_blocks(transformer.blocks)
+def explaining_memory(
+    models: Models, size: ShotSize, device: torch.device | str, *stages: Stage
+) -> AbstractContextManager[None]:
+    """Say in a sentence which of `stages` had too little memory, and what to change."""
+    networks = partial(Networks.of, models.transformer, models.vggt, models.vae, models.text)
+    return explaining_out_of_memory(networks, lambda: size, device, *stages)
+
+
+def _skipped(step_cache: StepCache, ranks: Ranks | None) -> SkippedForwards:
+    """What a step cache left out, by all processes together."""
+    skipped = step_cache.summary()
+    return skipped if ranks is None else SkippedForwards(*ranks.sum_over_branches(skipped))
+
+
+@contextmanager
+def attending(transformer: CineSceneTransformer, backend: AttentionBackend) -> Iterator[None]:
+    """Let a transformer compute its attention by a backend for some time."""
+    own = transformer.attention
+    transformer.attention = attention_backend(backend)
+    try:
+        yield
+    finally:
+        transformer.attention = own
 
 
 def _encode_text(models: Models, prompts: Sequence[str], meter: CostMeter, tell: OnProgress) -> list[Tensor]:
     """One embedding per prompt."""
     rows: list[Tensor] = []
     tell("text", 0, len(prompts))
-    told = _told(models, meter.device, "text encoder")
-    with told, meter.stage("text"), on_device(models.text, meter.device):
+    explained = explaining_memory(models, ShotSize.trained(models.config), meter.device, "text encoder")
+    with explained, meter.stage("text"), on_device(models.text, meter.device):
         for prompt in prompts:
             rows.append(models.text.encode(prompt))
             tell("text", len(rows), len(prompts))
@@ -418,7 +361,3 @@ def _decode(models: Models, latents: Tensor, meter: CostMeter, tell: OnProgress)
         frames = decode_video(latents, models.vae)
     tell("video", 1, 1)
     return frames
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody asked for."""

@@ -9,6 +9,7 @@ velocity `noise - latents`, and sampling follows it from sigma 1 to 0.
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,7 +94,7 @@ def guided_velocity(
     positive: Tensor,
     negative: Tensor | None,
     guidance: float,
-    each: Callable[[Callable[[Tensor], Tensor], Sequence[Tensor]], Iterable[Tensor]] = map,
+    map_branches: Callable[[Callable[[Tensor], Tensor], Sequence[Tensor]], Iterable[Tensor]] = map,
 ) -> Tensor:
     """Classifier-free guidance on the text alone: scene and camera are part of `predict` in both branches.
 
@@ -102,18 +103,19 @@ def guided_velocity(
         positive, negative: [b, l, width] prompt embeddings; the negative one may miss at guidance 1.
         guidance: 1 gives the positive branch, which then is the only one computed; more goes
             beyond it, away from the negative branch.
-        each: computes both branches: one after the other, or each elsewhere (`Ranks.each`).
+        map_branches: computes the branches: one after the other, or each elsewhere (`Ranks.map_branches`).
 
     Raises:
         ValueError: guidance without a negative embedding.
     """
     if guidance == 1:
-        return predict(positive)
+        (velocity,) = map_branches(predict, (positive,))
+        return velocity
     if negative is None:
         raise ValueError(
             f"Guidance {guidance:g} needs an embedding of the negative prompt; encode '' for none, or use guidance 1."
         )
-    wanted, unwanted = each(predict, (positive, negative))
+    wanted, unwanted = map_branches(predict, (positive, negative))
     return unwanted + guidance * (wanted - unwanted)
 
 
@@ -188,8 +190,8 @@ def sample_latents(
             with contextlib.nullcontext() if step_cache is None else step_cache.following(model, branch):
                 return model(noisy, timestep, prompt, camera=camera, context=scene, **modes).float()
 
-        each = map if ranks is None else ranks.each
-        return guided_velocity(predict, text, negative, config.guidance_at(sigma), each)
+        map_branches: Any = map if ranks is None else partial(ranks.map_branches, like=latents)
+        return guided_velocity(predict, text, negative, config.guidance_at(sigma), map_branches)
 
     noise = make_noise(shape, config.seed).to(device)
     with contextlib.nullcontext() if ranks is None else ranks.sharing(model.blocks):

@@ -1,13 +1,14 @@
 """Stage 3: views to a scene: what VGGT and the VAE know of a place, encoded once and filmed many times.
 
 A scene is one safetensors file: the views, the tokens, the latents, and a JSON record in the
-metadata. Saving and loading change no value. A loaded scene stays mapped to its file.
+metadata. Saving and loading change no value. A loaded scene stays mapped to its file, but on Windows.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -146,20 +147,23 @@ def kept_scene_path(
 def load_scene(path: str | os.PathLike[str]) -> Scene:
     """Open a scene. A file made elsewhere is checked, not trusted.
 
-    Every value is read once, to compare the file's digest; the tensors then stay mapped to the file, so the system
-    may drop them from memory and read them again. The file may be removed or replaced meanwhile, as `save_scene`
-    replaces it; a program that writes into it changes the scene.
+    Every value is read, to compare the file's digest and to find NaN. On POSIX the tensors then stay mapped to the
+    file: the system may drop them from memory and read them again, the file may be removed or replaced meanwhile, as
+    `save_scene` replaces it, and a program that writes into it changes the scene. Windows lets no mapped file be
+    replaced, so there the values are copied to memory.
 
     Raises:
         FileFormatError: no scene, one of a later format, or a damaged one; the sentence says which.
     """
     path = Path(path)
     try:
-        header = read_header(path)
+        header = read_header(path, "Encode it again.")
         require(header, {FileKind.SCENE}, "a shot")
         tensors = load_tensors(path)
     except CheckpointError as error:
         raise FileFormatError(str(error)) from error
+    if sys.platform == "win32":
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     record = _read_record(path.name, header.metadata[SCENE_KEY])
     names = {*TENSORS, "world_from_camera"} if "world_from_camera" in tensors else set(TENSORS)
     if set(tensors) != names:

@@ -6,9 +6,10 @@ It may be stored in fewer bits than it is computed in, and elsewhere than where 
 """
 
 import dataclasses
+import functools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .checks import CheckpointError, FileFormatError
+from .checks import CheckpointError, FileFormatError, check_choice
 from .config import CACHE_TYPES, CachePlace, CacheType, ContextAttention
 from .files import atomic_write
 from .models.sequence import KeysValues, SceneContext
@@ -29,7 +30,8 @@ from .weights.files import load_tensors, read_header
 CACHE_KEY = "cinescene_cache"
 """Metadata of a cache file."""
 CACHE_FORMAT = 1
-_PARTS = (("",), ("", ".scale"))
+SCALE = ".scale"
+_PARTS = (("",), ("", SCALE))
 """Suffixes of a stored tensor's names in a file, without and with fp8."""
 SAMPLES = 64
 """Values of each parameter that a model's digest reads."""
@@ -126,7 +128,7 @@ class SceneCache:
             f"blocks.{index}.{name}{part}": value.cpu().contiguous()
             for index, block in enumerate(self.blocks)
             for name, stored in block._asdict().items()
-            for part, value in (("", stored.values), (".scale", stored.scale))
+            for part, value in (("", stored.values), (SCALE, stored.scale))
             if value is not None
         }
         record = {"format": CACHE_FORMAT, "blocks": len(self.blocks)} | dataclasses.asdict(self.identity)
@@ -156,12 +158,19 @@ def _sender(device: torch.device, dtype: torch.dtype) -> Callable[[StoredBlock],
     if device.type != "cuda":
         return lambda block: _Sent(block.restored(device, dtype), None)
 
+    stream = _sending_stream(device)
+
     def send(block: StoredBlock) -> _Sent:
-        stream = torch.cuda.Stream(device)
         with torch.cuda.stream(stream):
             return _Sent(block.restored(device, dtype), stream)
 
     return send
+
+
+@functools.cache
+def _sending_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all blocks: a card keeps freed memory for the stream that it was used on."""
+    return torch.cuda.Stream(device)
 
 
 def embed_scene(model: CineSceneTransformer, context: Context) -> SceneContext:
@@ -245,21 +254,22 @@ def load_scene_cache(
     """
     path = Path(path)
     try:
-        header = read_header(path)
+        header = read_header(path, "Make the cache again.")
         count, identity = _read_record(path.name, header.metadata.get(CACHE_KEY, ""))
         tensors = load_tensors(path, device=device if place == "device" else "cpu")
     except CheckpointError as error:
         raise FileFormatError(str(error)) from error
-    names = [[f"blocks.{index}.{name}" for name in StoredBlock._fields] for index in range(count)]
-    expected = {name + part for pair in names for name in pair for part in _PARTS[identity.stored == "float8"]}
-    if set(tensors) != expected:
+    parts = _PARTS[identity.stored == "float8"]
+    expected = count * len(StoredBlock._fields) * len(parts)
+    # The record is not trusted: it is compared before it says how long a list becomes.
+    names = [[f"blocks.{index}.{name}" for name in StoredBlock._fields] for index in range(min(count, len(tensors)))]
+    if len(tensors) != expected or set(tensors) != {name + part for pair in names for name in pair for part in parts}:
         raise FileFormatError(
-            f"{path.name} holds {len(tensors)} tensors where a scene cache of {count} blocks holds {len(expected)}. "
+            f"{path.name} holds {len(tensors)} tensors where a scene cache of {count} blocks holds {expected}. "
             "Make the cache again."
         )
-    blocks = [
-        StoredBlock(*(StoredTensor(tensors[name], tensors.get(f"{name}.scale")) for name in pair)) for pair in names
-    ]
+    _check_tensors(path.name, tensors, identity.stored)
+    blocks = [StoredBlock(*(StoredTensor(tensors[name], tensors.get(name + SCALE)) for name in pair)) for pair in names]
     return SceneCache(identity, tuple(blocks), place)
 
 
@@ -282,13 +292,33 @@ def _read_record(name: str, text: str) -> tuple[int, CacheIdentity]:
             "Update CineScene, or make the cache again."
         )
     try:
-        return int(count), CacheIdentity(**record)
+        identity = CacheIdentity(**record)
+        check_choice("stored", identity.stored, CACHE_TYPES)
+        return int(count), identity
     except (TypeError, ValueError) as error:
         raise FileFormatError(f"{name}: the scene cache's record does not fit ({error}). Make it again.") from error
 
 
+def _check_tensors(name: str, tensors: Mapping[str, Tensor], stored: CacheType) -> None:
+    """Require [1, heads, n, c] keys and values, all alike, of the type that the record names, and a scale per head.
+
+    Raises:
+        FileFormatError: one is not so; the message names it.
+    """
+    first = next(tensor for key, tensor in tensors.items() if not key.endswith(SCALE))
+    values = (tuple(first.shape), torch.float8_e4m3fn if stored == "float8" else getattr(torch, stored))
+    scale = ((*first.shape[:2], 1, 1), torch.float32)
+    for key, tensor in tensors.items():
+        found, wanted = (tuple(tensor.shape), tensor.dtype), scale if key.endswith(SCALE) else values
+        if found != wanted or tensor.ndim != 4 or tensor.shape[0] != 1:
+            raise FileFormatError(
+                f"{name}: {key} is {found[1]} of {found[0]}, where this scene cache holds {wanted[1]} of {wanted[0]}, "
+                "[1, heads, tokens, channels]. Make the cache again."
+            )
+
+
 def weights_digest(model: nn.Module) -> str:
-    """16 hex digits that tell a model's weights from others: of every parameter's shape and 64 of its values.
+    """16 hex digits that tell a model's weights from others: of every parameter's shape, type and 64 of its values.
 
     A fine-tuning or a LoRA changes nearly every value of what it touches.
     """
@@ -297,7 +327,7 @@ def weights_digest(model: nn.Module) -> str:
         flat = parameter.detach().reshape(-1)
         places = torch.linspace(0, len(flat) - 1, min(SAMPLES, len(flat)), device=flat.device).long()
         samples.append(flat[places].float())
-    shapes = str([tuple(parameter.shape) for parameter in model.parameters()])
+    shapes = str([(tuple(parameter.shape), parameter.dtype) for parameter in model.parameters()])
     return content_digest(torch.cat(samples).cpu(), torch.tensor(list(shapes.encode()), dtype=torch.uint8))[:16]
 
 

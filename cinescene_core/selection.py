@@ -21,12 +21,10 @@ from torch.nn.functional import normalize
 from .cameras import relative_poses
 from .config import LATENT_CHANNELS, CineSceneConfig, ContextAttention, WanConfig
 from .latents import latent_frames
-from .models.sequence import KeysValues, SceneContext, SceneMemory
+from .models.sequence import STREAMS, KeysValues, SceneContext, SceneMemory
 from .models.wan import POSE_VALUES, CineSceneTransformer
 from .types import Context, Scene, Trajectory, Views
 
-STREAMS = 2
-"""Context frames of a view: its image I_t and its features F_t."""
 ROUNDING = 1e-9
 """What float64 leaves of zero among unit vectors, with room."""
 TOUCHING = 1e-6
@@ -57,7 +55,7 @@ class ViewSelection:
     def __str__(self) -> str:
         saved = 1 - self.kept.flop / self.whole.flop
         return (
-            f"{len(self.slots)} of {len(self.shares)} views are seen on this path: {self.kept.context_tokens:,} of "
+            f"{len(self.slots)} of {len(self.shares)} views are read on this path: {self.kept.context_tokens:,} of "
             f"{self.whole.context_tokens:,} scene tokens, {self.kept.flop / 1e9:,.1f} of {self.whole.flop / 1e9:,.1f} "
             f"GFLOP per forward ({saved:.0%} less)"
         )
@@ -206,7 +204,19 @@ def forward_cost(
     context_attention: ContextAttention,
     projector: bool,
 ) -> ForwardCost:
-    """Predict what one forward takes; `latent_shape` ends in (t, h, w) of the video."""
+    """What one forward of the transformer takes, by the sizes of its matrix products.
+
+    Norms, softmax and modulation are left out: benchmarks/flops.py, which counts operation by operation, gives the
+    same number.
+
+    Args:
+        config: sizes of the transformer.
+        latent_shape: ends in (t, h, w), latent frames, rows and columns of the video.
+        num_views: views that are read, two context frames each.
+        text_rows: rows of the prompt's embedding.
+        context_attention: in mode `joint` the context takes part; else it was read before.
+        projector: whether ReCamMaster's linear layer stands behind self-attention.
+    """
     frames, height, width = latent_shape[-3:]
     d, layers = config.width, config.num_layers
     video = frames * (height // 2) * (width // 2)

@@ -55,7 +55,7 @@ class StepCache:
         self.forwards = self.skipped = 0
         self.branches.clear()
 
-    def told(self) -> SkippedForwards:
+    def summary(self) -> SkippedForwards:
         """What was left out since the start."""
         return SkippedForwards(self.skipped, self.forwards)
 

@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management
 import comfy.sd
 import folder_paths
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from ..cinescene_core.checks import CheckpointError, CineSceneWarning
 from ..cinescene_core.config import UNTRAINED, CineSceneConfig
-from ..cinescene_core.memory import Networks, ShotSize, Stage, changes_that_fit, in_gib, predict_memory
 from ..cinescene_core.models.text import VocabularyEncoder
 from ..cinescene_core.panorama import example_panorama_path, load_panorama
 from ..cinescene_core.weights import FileKind, identify, nano_path, read_bundle_part, read_header
@@ -23,12 +21,11 @@ from ..cinescene_core.weights.metadata import HOST_KEY
 from ..cinescene_core.weights.transformer import comfyui_metadata, read_transformer
 from .encoders import as_clip, open_vae, open_vggt
 from .host import cinescene_config
+from .memory import warn_of_memory
 from .sockets import SceneEncoder, io, progress, schema, show_warnings, to_image
 
 VGGT_FOLDERS = ("vggt", "geometry_estimation")
 INPUT, OUTPUT = "input", "output"
-SHOT_STAGES: tuple[Stage, ...] = ("scene cache", "sampling")
-"""What a sampler runs; the host knows the memory of its other networks itself."""
 WEIGHT_TYPES: dict[str, dict[str, Any]] = {
     "default": {},
     "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
@@ -108,40 +105,6 @@ def open_nano_transformer(disable_dynamic: bool = False) -> Any:
     model = make_model(tensors, CineSceneConfig.from_json(json.dumps(record)), {}, disable_dynamic=disable_dynamic)
     model.cached_patcher_init = (open_nano_transformer, ())
     return model
-
-
-def sizes_of(model: Any) -> Networks:
-    """A MODEL by its sizes, in the precision the host computes in."""
-    made = model.model
-    return Networks(wan=made.diffusion_model.config, projector=made.projector, dtype=made.get_dtype_inference())
-
-
-def memory_note(model: Any, device: torch.device, total: int) -> str:
-    """What to change where a shot as trained is too large for a card of `total` bytes; "" where it is not.
-
-    Weights do not count: the host keeps what does not fit of them in its own memory.
-    """
-    networks, shot = sizes_of(model), ShotSize.trained(cinescene_config(model))
-    needed = max(predict_memory(networks, shot, device, SHOT_STAGES), key=lambda memory: memory.working)
-    if needed.working <= total:
-        return ""
-    room = total + needed.weights
-    change = next(changes_that_fit(networks, shot, device, room, SHOT_STAGES, cache_moves=False), None)
-    advice = f"Use {change.words} or less" if change else "Use a card with more memory"
-    return (
-        f"A shot as this checkpoint was trained, {shot.num_frames} frames of {shot.width} x {shot.height} pixels with "
-        f"{shot.num_views} views, takes {in_gib(needed.working)} beside the weights; {device} has {in_gib(total)}. "
-        f"{advice}."
-    )
-
-
-def warn_of_memory(model: Any) -> None:
-    """Warn of a shot that is too large for the card here."""
-    device = comfy.model_management.get_torch_device()
-    if device.type != "cpu":
-        note = memory_note(model, device, comfy.model_management.get_total_memory(device))
-        if note:
-            warnings.warn(note, CineSceneWarning, stacklevel=2)
 
 
 def file_problem(folders: tuple[str, ...], name: str, source: str) -> str | bool:

@@ -1,16 +1,13 @@
 """Sampling by the host, with the settings CineScene was made for."""
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import comfy.model_management
 
-from ..cinescene_core.config import SPATIAL_STRIDE, TEMPORAL_STRIDE, SamplingConfig
-from ..cinescene_core.memory import ShotSize, memory_told
+from ..cinescene_core.config import SamplingConfig
 from ..cinescene_core.sampler import SOLVERS
-from .conditions import ShotConditions
-from .host import cinescene_config, sample
-from .loaders import SHOT_STAGES, sizes_of
+from .host import sample
+from .memory import explaining_shot_memory
 from .sockets import io, problem_of, schema
 
 DEFAULTS = SamplingConfig()
@@ -110,27 +107,6 @@ class Sampler(io.ComfyNode):
     def execute(
         cls, model: Any, positive: list[Any], negative: list[Any], latent: dict[str, Any], **settings: Any
     ) -> io.NodeOutput:
-        with told_of_memory(model, positive, latent, comfy.model_management.get_torch_device()):
-            return io.NodeOutput(sample(model, positive, negative, latent, SamplingConfig(**settings)))
-
-
-def told_of_memory(
-    model: Any, positive: list[Any], latent: dict[str, Any], device: Any
-) -> AbstractContextManager[None]:
-    """Say in one sentence what a shot needs when the card has too little; the host's CPU is not planned for."""
-    name = ShotConditions._fields[1]
-    latents = next((extras[name] for _, extras in positive if name in extras), None)
-    if device.type == "cpu" or latents is None:
-        return nullcontext()
-    frames, height, width = latent["samples"].shape[-3:]
-
-    def shot() -> ShotSize:
-        return ShotSize.trained(
-            cinescene_config(model),
-            num_frames=1 + TEMPORAL_STRIDE * (frames - 1),
-            num_views=latents.shape[1],
-            width=width * SPATIAL_STRIDE,
-            height=height * SPATIAL_STRIDE,
-        )
-
-    return memory_told(lambda: sizes_of(model), shot, device, *SHOT_STAGES, cache_moves=False)
+        config, device = SamplingConfig(**settings), comfy.model_management.get_torch_device()
+        with explaining_shot_memory(model, positive, latent, device, guided=config.guidance > 1):
+            return io.NodeOutput(sample(model, positive, negative, latent, config))

@@ -1,4 +1,4 @@
-"""Films with mid-size random networks and prints what each stage took and what was predicted, as JSON.
+"""Films with mid-size random networks and prints what the process and each stage took and what was predicted, as JSON.
 
     python memory_stages.py cpu|cuda
 
@@ -14,19 +14,21 @@ import sys
 import warnings
 from pathlib import Path
 
+import diffusers  # noqa: F401
 import torch
+import transformers  # noqa: F401
 from torch import nn
 
 from cinescene_core.checks import CineSceneWarning, Interrupted
-from cinescene_core.config import CineSceneConfig, SamplingConfig, WanConfig
+from cinescene_core.config import CineSceneConfig, SamplingConfig, SpeedConfig, WanConfig
 from cinescene_core.costs import CostMeter, StageCost
+from cinescene_core.loading import Models
 from cinescene_core.memory import Networks, ShotSize, predict_memory
-from cinescene_core.memory.predict import PROCESS_BYTES
 from cinescene_core.models.autoencoder import WanAutoencoder, new_autoencoder
 from cinescene_core.models.text import VocabularyEncoder
 from cinescene_core.models.vggt import VGGT, VGGTConfig
 from cinescene_core.models.wan import CineSceneTransformer
-from cinescene_core.pipeline import Models, Shot, cache_scene, generate
+from cinescene_core.pipeline import Shot, cache_scene, generate
 from cinescene_core.trajectory import preset_trajectory
 from cinescene_core.types import Scene, Views
 
@@ -103,10 +105,7 @@ def main(device: str) -> None:
 
     def compare(size: ShotSize, cost: StageCost) -> None:
         predicted = max(memory.peak for memory in predict_memory(sizes, size, device, PARTS[cost.stage]))
-        found.append(
-            [size.context_attention, size.stored, cost.stage, cost.peak_bytes - base,
-             predicted - (PROCESS_BYTES if device == "cpu" else 0)]
-        )  # fmt: skip
+        found.append([size.context_attention, size.stored, cost.stage, cost.peak_bytes, predicted])
 
     shot = film(models, place(CONFIG), device=device)
     for cost in shot.costs:
@@ -117,13 +116,13 @@ def main(device: str) -> None:
         reading = mode_of(models, dataclasses.replace(CONFIG, context_attention=mode))
         meter = CostMeter(torch.device(device))
         with meter.stage("cache"):
-            cache = cache_scene(reading, scene, CONFIG.num_frames, stored=stored, device=device)
+            cache = cache_scene(reading, scene, CONFIG.num_frames, speed=SpeedConfig(cache_type=stored), device=device)
         with meter.stage("sampling"), contextlib.suppress(Interrupted):
             film(reading, scene, cache=cache, device=device, on_progress=stop_before_video)
         del cache
         for cost in meter.costs:
             compare(ShotSize.trained(reading.config, stored=stored), cost)
-    print(json.dumps(found))
+    print(json.dumps({"process": base, "stages": found}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from cinescene_core.models.attention import attention_backend
+from cinescene_core.models.attention import attention_backend, check_attention
 
 
 @pytest.fixture
@@ -58,3 +58,21 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch, name, package):
 def test_an_unknown_backend_is_refused():
     with pytest.raises(ValueError, match=r"must be one of \['sdpa', 'sage', 'flash'\]; got 'xformers'\. Use 'sdpa'"):
         attention_backend("xformers")
+
+
+@pytest.mark.parametrize("name", ["sage", "flash"])
+def test_kernels_of_cards_are_refused_elsewhere(monkeypatch, name):
+    install(monkeypatch, "sageattention", sageattn=None)
+    install(monkeypatch, "flash_attn", flash_attn_func=None)
+    for device, dtype in (("cpu", torch.bfloat16), ("cuda", torch.float32)):
+        kind = str(dtype).removeprefix("torch.")
+        with pytest.raises(ValueError, match=rf"'{name}' computes in 16 bits on CUDA cards; .* {kind} on {device}\."):
+            check_attention(name, device, dtype)
+    check_attention(name, "cuda:1", torch.float16)
+    check_attention("sdpa", "cpu", torch.float32, compiled=True)
+
+
+def test_sage_is_no_part_of_a_graph(monkeypatch):
+    install(monkeypatch, "sageattention", sageattn=None)
+    with pytest.raises(ValueError, match=r"SageAttention cannot be part of a compiled graph\. Use 'sdpa', or do not"):
+        check_attention("sage", "cuda", torch.bfloat16, compiled=True)

@@ -15,10 +15,8 @@ import cinescene_core.cli.commands
 import cinescene_core.pipeline
 from cinescene_core import __version__
 from cinescene_core.cameras import rotation_from_angles
-from cinescene_core.checks import Interrupted
 from cinescene_core.cli import main
 from cinescene_core.config import UNTRAINED, SamplingConfig
-from cinescene_core.memory import OutOfMemory
 from cinescene_core.models.vggt import VGGT, VGGTConfig
 from cinescene_core.scene import load_scene
 from cinescene_core.trajectory import load_trajectory, preset_trajectory, save_trajectory
@@ -320,34 +318,6 @@ def test_what_cannot_be_done_is_told_before_any_work(tmp_path, monkeypatch, caps
     assert said.count("\n") == 1
     assert sentence in said
     assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "sentence"),
-    [
-        (
-            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
-            2,
-            "too little free memory for this. Use fewer",
-        ),
-        (
-            OutOfMemory("Out of memory in stage 'VGGT': 77 frames take 9.0 GiB on cuda; use 12 views."),
-            2,
-            "cinescene: Out of memory in stage 'VGGT': 77 frames take 9.0 GiB on cuda; use 12 views.\n",
-        ),
-        (KeyboardInterrupt(), 130, "interrupted; only files that were already finished are there."),
-        (Interrupted("stopped"), 130, "interrupted; only files"),
-    ],
-)
-def test_what_ends_the_work_is_told_in_a_sentence(panorama, tmp_path, monkeypatch, capsys, error, status, sentence):
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr(cinescene_core.cli.commands, "generate", fail)
-    shot = ["--panorama", panorama, "--prompt", "a dog", *FILM, "--out", tmp_path / "shot.mp4"]
-    assert film("generate", *shot) == status
-    assert sentence in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_tqdm_a_sentence_names_the_extra(panorama, tmp_path, monkeypatch, capsys):

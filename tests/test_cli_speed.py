@@ -41,9 +41,9 @@ def test_views_that_a_path_never_sees_are_left_out(scene, plain, tmp_path, capsy
     assert film(scene, tmp_path / "seen.mp4", "--select-views") == 0
     tokens = 2 * 6 * 10
     said = capsys.readouterr().out
-    assert f"3 of 5 views are seen on this path: {3 * tokens:,} of {5 * tokens:,} scene tokens" in said
+    assert f"3 of 5 views are read on this path: {3 * tokens:,} of {5 * tokens:,} scene tokens" in said
     assert film(scene, tmp_path / "most.mp4", "--select-views", "0.5") == 0
-    assert "1 of 5 views are seen on this path" in capsys.readouterr().out
+    assert "1 of 5 views are read on this path" in capsys.readouterr().out
     assert (first_frame(tmp_path / "most.mp4") != plain).any()
 
 
@@ -60,9 +60,8 @@ def test_the_attention_asked_for_is_the_attention_used(scene, plain, tmp_path, m
         calls.append(q.shape)
         return torch.nn.functional.scaled_dot_product_attention(q, k, v)
 
-    for module in ("cli.commands", "pipeline"):
-        monkeypatch.setattr(f"cinescene_core.{module}.attention_backend", {"flash": attention}.__getitem__)
-    assert film(scene, tmp_path / "shot.mp4", "--attention", "flash") == 0
+    monkeypatch.setattr("cinescene_core.pipeline.attention_backend", {"sdpa": attention}.__getitem__)
+    assert film(scene, tmp_path / "shot.mp4", "--attention", "sdpa") == 0
     assert len(calls) == 2 * 4 * 3 * 2  # self and cross, four blocks, three steps, two branches
     assert np.array_equal(first_frame(tmp_path / "shot.mp4"), plain)
 
@@ -94,3 +93,8 @@ def test_photos_are_not_chosen_from(scene, tmp_path, capsys):
     save_scene(type(known)(photos, known.tokens, known.latents, known.provenance), tmp_path / "photos.safetensors")
     assert film(tmp_path / "photos.safetensors", tmp_path / "shot.mp4", "--select-views") == 2
     assert "their cameras are known, and these are photos. Film with all of them" in capsys.readouterr().err
+
+
+def test_a_scene_is_not_written_over_itself(scene, tmp_path, capsys):
+    assert film(scene, tmp_path / "shot.mp4", "--save-scene", str(scene)) == 2
+    assert "the scene that is filmed: it would be written over by itself. Leave --save-scene" in capsys.readouterr().err

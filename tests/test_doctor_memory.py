@@ -1,5 +1,6 @@
 """`cinescene doctor` on memory: a table of what the checkpoints found here take, and what makes them fit."""
 
+import dataclasses
 import re
 
 import pytest
@@ -7,7 +8,8 @@ from tiny_models import write_full_size
 
 import cinescene_core.cli.doctor
 from cinescene_core.cli import main
-from cinescene_core.memory import STAGES, predict_memory
+from cinescene_core.config import CineSceneConfig
+from cinescene_core.memory import STAGES, Networks, ShotSize, predict_memory
 from cinescene_core.weights import nano_path
 
 GIB = 2**30
@@ -68,9 +70,43 @@ def test_what_does_not_fit_comes_with_changes(capsys, on):
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"too much; one of these fits: .*\d+ x \d+ pixels \(\d+ MiB\)", said)
-    on("cuda", 1)
+
+
+def test_where_no_smaller_shot_fits_that_is_said(capsys, on):
+    networks, shot = cinescene_core.cli.doctor.sizes_of(nano_path())
+    # Its heaviest networks are there, and nothing else.
+    on("cuda", max(memory.weights for memory in predict_memory(networks, shot, "cuda")))
     assert main(["doctor"]) == 0
-    assert "too much; no smaller shot fits" in capsys.readouterr().out
+    assert "    too much; no smaller shot fits\n" in capsys.readouterr().out
+
+
+def test_weights_that_no_smaller_shot_helps_come_with_a_way_out(tmp_path, capsys, on):
+    write_full_size(tmp_path, context_attention="cached")
+    on("cuda", 8 * GIB)  # the weights of Wan2.1's text encoder are 10.6 GiB
+    assert main(["doctor", str(tmp_path)]) == 0
+    way_out = (
+        "    too much; the weights of stage 'text encoder' alone take 10.6 GiB, whatever the shot: film with "
+        "--device cpu, or in ComfyUI, which keeps in the machine's memory what the card cannot hold"
+    )
+    assert way_out + "\n" in capsys.readouterr().out
+    # As a shot of full size has it: the other stages must shrink too.
+    full = dataclasses.replace(ShotSize.trained(CineSceneConfig()), context_attention="cached")
+    stages = predict_memory(Networks(), full, "cuda")
+    said = cinescene_core.cli.doctor.what_fits(Networks(), full, "cuda", 8 * GIB, stages)
+    assert re.search(
+        r"^the weights of stage 'text encoder' .*; for the other stages one of these fits: "
+        r"the scene cache in host memory \(5\.4 GiB\), \d+ views",
+        said,
+    )
+    assert "no smaller shot" not in said
+
+
+def test_a_machine_that_cannot_hold_the_networks_needs_more_memory(capsys, on):
+    on("cpu", GIB // 4)
+    assert main(["doctor"]) == 0
+    assert re.search(
+        r"too much; the networks alone take 0\.5 GiB; use a machine with more memory\n", capsys.readouterr().out
+    )
 
 
 def test_a_checkpoint_without_its_record_is_named(tmp_path, capsys, on, monkeypatch):

@@ -22,6 +22,7 @@ STAGES = [
     "sampler",
     "video",
     "memory",
+    "loading",
     "pipeline",
     "shots",
 ]

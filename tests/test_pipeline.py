@@ -11,7 +11,8 @@ import cinescene_core.pipeline
 from cinescene_core.checks import CheckpointError, CineSceneWarning, Interrupted, ShapeError
 from cinescene_core.config import SamplingConfig, SpeedConfig
 from cinescene_core.context import build_context, shuffled_order
-from cinescene_core.pipeline import Models, cache_scene, encode_place, generate, load_models, load_nano
+from cinescene_core.loading import Models, load_models, load_nano
+from cinescene_core.pipeline import cache_scene, encode_place, generate
 from cinescene_core.sampler import sample_latents
 from cinescene_core.scene import encode_scene
 from cinescene_core.trajectory import preset_trajectory
@@ -119,6 +120,22 @@ def test_a_scene_cache_is_kept_as_it_is_asked_for(models, trajectory, shot, sett
     assert (kept.identity.stored, kept.place) == (setting.get("cache_type", "float32"), speed.cache_place)
     with pytest.raises(ValueError, match=r"context_attention 'joint', which has none\. Leave them out"):
         generate(models, shot.scene, PROMPT, trajectory, sampling=SAMPLING, speed=speed)
+
+
+def test_a_shots_attention_is_its_own(models, trajectory, shot, monkeypatch):
+    """The transformer computes by it for the time of the shot, also of one that fails."""
+    transformer, seen = models.transformer, []
+    own = transformer.attention
+
+    def attention(q, k, v):
+        seen.append(q.shape)
+        raise RuntimeError("a kernel that fails")
+
+    monkeypatch.setattr("cinescene_core.pipeline.attention_backend", {"sdpa": attention}.__getitem__)
+    with pytest.raises(RuntimeError, match="a kernel that fails"):
+        generate(models, shot.scene, PROMPT, trajectory, sampling=SAMPLING)
+    assert len(seen) == 1
+    assert transformer.attention is own
 
 
 def test_views_may_be_given_instead_of_a_panorama(models, panorama, trajectory, shot):

@@ -4,8 +4,11 @@ import dataclasses
 import errno
 import json
 import os
+import struct
+import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -174,16 +177,36 @@ def test_photos_without_poses_and_half_precision_tokens_survive(tmp_path, vggt, 
     assert loaded.views.world_from_camera is None
 
 
+MAPS = Path("/proc/self/maps")
+"""Linux tells what is mapped where."""
+
+
+def mapped(scene, path):
+    """Of each tensor of a scene whether it lies in a mapping of a file."""
+    lines = [line.split() for line in MAPS.read_text().splitlines() if line.endswith(str(path))]
+    spans = [tuple(int(end, 16) for end in line[0].split("-")) for line in lines]
+    tensors = (scene.views.images, scene.tokens.patch, scene.tokens.camera, scene.latents)
+    return [any(start <= tensor.data_ptr() < stop for start, stop in spans) for tensor in tensors]
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="only Linux tells what is mapped")
+def test_where_a_mapped_file_cannot_be_replaced_a_scene_is_copied(tmp_path, scene, monkeypatch):
+    path = tmp_path / "room.safetensors"
+    save_scene(scene, path)
+    monkeypatch.setattr(cinescene_core.scene, "sys", SimpleNamespace(platform="win32"))
+    loaded = load_scene(path)
+    assert not any(mapped(loaded, path))
+    assert str(path) not in MAPS.read_text()  # nor does anything else hold the file
+    assert same(loaded, scene)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows lets no mapped file be replaced")
 def test_a_loaded_scene_is_mapped_and_outlives_its_file(tmp_path, scene):
     path = tmp_path / "room.safetensors"
     save_scene(scene, path)
     loaded = load_scene(path)
-    maps = Path("/proc/self/maps")
-    if maps.exists():  # Linux tells what is mapped where
-        lines = [line.split() for line in maps.read_text().splitlines() if line.endswith(str(path))]
-        spans = [tuple(int(end, 16) for end in line[0].split("-")) for line in lines]
-        for tensor in (loaded.views.images, loaded.tokens.patch, loaded.tokens.camera, loaded.latents):
-            assert any(start <= tensor.data_ptr() < stop for start, stop in spans)
+    if MAPS.exists():
+        assert all(mapped(loaded, path))
     other = dataclasses.replace(scene, latents=scene.latents + 1)
     save_scene(other, path)  # replaces the file as a whole
     assert same(loaded, scene)
@@ -285,8 +308,24 @@ def test_a_truncated_scene_is_refused(tmp_path, scene):
     path = tmp_path / "room.safetensors"
     save_scene(scene, path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(FileFormatError, match=r"room\.safetensors is truncated: 100 of its"):
+    with pytest.raises(FileFormatError, match=r"room\.safetensors is truncated: 100 of its .* Encode it again\.$"):
         load_scene(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "is empty"),
+        (bytes(4096), "starts with zeros only: an unfinished file"),
+        (struct.pack("<Q", 9) + b'{"a": 1}}', "has a damaged safetensors header .*"),
+        (struct.pack("<Q", 10**12) + b"{}", "is not a safetensors file, or a damaged one: .*"),
+        (struct.pack("<Q", 2) + b"{}.", "is damaged: 1 bytes follow the last tensor"),
+    ],
+)
+def test_a_damaged_scene_is_to_be_encoded_again_not_downloaded(tmp_path, content, fault):
+    (tmp_path / "room.safetensors").write_bytes(content)
+    with pytest.raises(FileFormatError, match=rf"room\.safetensors {fault}\. Encode it again\.$"):
+        load_scene(tmp_path / "room.safetensors")
 
 
 def test_a_scene_is_not_written_where_it_cannot_be(tmp_path, scene):

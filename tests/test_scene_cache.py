@@ -172,7 +172,7 @@ def saved(model, given, tmp_path):
 
 def test_a_truncated_file_is_refused(saved):
     saved.write_bytes(saved.read_bytes()[:-100])
-    with pytest.raises(FileFormatError, match=r"cache\.safetensors"):
+    with pytest.raises(FileFormatError, match=r"cache\.safetensors is truncated: 100 of its .* Make the cache again\."):
         load_scene_cache(saved)
 
 
@@ -192,6 +192,13 @@ def rewritten(path, change):
         (lambda record, _: record.update(more=1), "record does not fit .*'more'.* Make it again"),
         (lambda record, _: record.pop("blocks"), "record cannot be read .*blocks.* Make it again"),
         (lambda _, tensors: tensors.pop("blocks.0.keys"), "holds 3 tensors where a scene cache of 2 blocks holds 4"),
+        (lambda record, _: record.update(blocks=10**12), "holds 4 tensors where a scene cache of 1000000000000 blocks"),
+        (lambda record, _: record.update(stored="int4"), "stored must be one of float32, .*; got 'int4'"),
+        (lambda record, _: record.update(stored="float16"), r"blocks.* is torch.float32 of .* holds torch.float16 of"),
+        (
+            lambda _, tensors: tensors.update({"blocks.1.values": tensors["blocks.1.values"][:, :, 1:].contiguous()}),
+            r"blocks\.1\.values is torch\.float32 of .*\[1, heads, tokens, channels\]\. Make the cache again",
+        ),
     ],
 )
 def test_a_file_of_another_make_is_refused(saved, change, sentence):

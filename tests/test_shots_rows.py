@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import re
 
 import pytest
 import torch
@@ -113,6 +114,32 @@ def test_paths_may_be_kept_inside_a_folder(written, tmp_path):
         read_shots(tmp_path / "in/shots.csv", root=tmp_path / "in")
 
 
+def test_what_a_spreadsheet_leaves_behind_is_no_fault(written):
+    """Rows and columns that were emptied, and a head in capitals."""
+    text = (
+        ",,,,\nName,Prompt, PATH ,,Seed,,\na,a dog,static,,1,,\n,,,,,,\n , \n\nb,a cat,static,,,\nc,a ball,static,,2\n"
+    )
+    rows = written(text)
+    assert [(row.name, row.prompt, row.seed) for row in rows] == [
+        ("a", "a dog", 1),
+        ("b", "a cat", None),
+        ("c", "a ball", 2),
+    ]
+    assert [row.origin[:17] for row in rows] == ["shots.csv, row 3 ", "shots.csv, row 7 ", "shots.csv, row 8 "]
+    (row,) = written([{"NAME": "a", "Prompt": "a dog", "path": "static"}], ".json")
+    assert (row.name, row.prompt) == ("a", "a dog")
+
+
+@pytest.mark.parametrize("name", ["console", "com10", "auxiliary", "null", "a con", "com"])
+def test_names_that_only_look_like_a_device_are_kept(written, name):
+    assert written(f"{HEAD}\n{name},a dog,static\n")[0].name == name
+
+
+def test_the_longest_and_largest_shot_is_read(written):
+    (row,) = written(f"{HEAD},frames,size,seed\na,a dog,static,10001,8192x8192,{2**64 - 1}\n")
+    assert (row.frames, row.size, row.seed) == (10_001, (8192, 8192), 2**64 - 1)
+
+
 GOOD = f"{HEAD}\na,a dog,static\n"
 
 
@@ -128,6 +155,13 @@ GOOD = f"{HEAD}\na,a dog,static\n"
         (f"{HEAD}\nb/c,a dog,static\n", r"row 2, column 'name': a name is 1 to 40 characters, .*; got 'b/c'"),
         (f"{HEAD}\n.b,a dog,static\n", r"column 'name': .* got '\.b'"),
         (f"{HEAD}\n{'b' * 41},a dog,static\n", r"column 'name': a name is 1 to 40 characters"),
+        *(
+            (f"{HEAD}\n{name},a dog,static\n", rf"column 'name': Windows keeps the name '{re.escape(name)}' for")
+            for name in ("con", "NUL", "aux.take.2", "com1", "LPT9", "com\u00b2", "prn .b", "CONIN$")
+        ),
+        (f"{HEAD},,\na,a dog,static,x,\n", r"row 2: it has 4 cells where the head has 3 columns\. Put texts"),
+        ("name,,prompt,path\na,x,a dog,static\n", r"row 2: it has 'x' in column 2, which the head leaves without a na"),
+        ("Name,prompt,NAME,path\na,a dog,b,static\n", r"row 2: the column 'name' stands twice"),
         (f"{HEAD}\nb,a dog,orbit\n", r"column 'path': a path that is no \.json or \.npy file must be .*; got 'orbit'"),
         (f"{HEAD}\nb,a dog,pan_left 40 deg\n", r"column 'path': a move is a word and at most one number, such as"),
         (f"{HEAD}\nb,a dog,pan_left -40\n", r"column 'path': pan_left: amount must not be negative; got -40"),
@@ -136,9 +170,15 @@ GOOD = f"{HEAD}\na,a dog,static\n"
         (f"{HEAD}\nb,a dog,odd.npy\n", r"column 'path': num_frames must be 4n \+ 1 .*; got 10\. Use 9 or 13"),
         (f"{HEAD}\nb,a dog,zoom.json\n", r"column 'path': The lens of this path changes, from 90 to 30 degrees"),
         (f"{HEAD},frames\nb,a dog,static,16\n", r"column 'frames': num_frames must be 4n \+ 1 .*; got 16"),
-        (f"{HEAD},frames\nb,a dog,static,many\n", r"column 'frames': frames is a whole number, 4n \+ 1; got 'many'"),
+        (f"{HEAD},frames\nb,a dog,static,many\n", r"column 'frames': frames is a whole number, .*; got 'many'"),
+        (f"{HEAD},frames\nb,a dog,static,400000000001\n", r"column 'frames': .* up to 10,001; got '400000000001'"),
+        (f"{HEAD},frames\nb,a dog,static,{'1' * 5000}\n", r"column 'frames': .*; got '1{60}'\.\.\. \(5,000 characters"),
+        (f"{HEAD}\nb,a dog,long.npy\n", r"'path': a shot has at most 10,001 frames; long\.npy has 10,005\. Split it"),
         (f"{HEAD},seed\nb,a dog,static,-1\n", r"column 'seed': a seed is a whole number from 0 to \d+; got '-1'"),
         (f"{HEAD},seed\nb,a dog,static,{2**64}\n", r"column 'seed': a seed is a whole number"),
+        (f"{HEAD},seed\nb,a dog,static,{'1' * 5000}\n", r"column 'seed': .*; got '1{60}'\.\.\. \(5,000 characters"),
+        (f"{HEAD},size\nb,a dog,static,16000000x16\n", r"column 'size': .* neither is above 8,192; got '16000000x16'"),
+        (f"{HEAD},size\nb,a dog,static,16x8208\n", r"column 'size': .* neither is above 8,192; got '16x8208'"),
         (f"{HEAD},size\nb,a dog,static,big\n", r"column 'size': a size is width x height in pixels, .*; got 'big'"),
         (f"{HEAD},size\nb,a dog,static,100x100\n", r"column 'size': width and height must be multiples of 16"),
         (f"{HEAD},lens\nb,a dog,static,180\n", r"column 'lens': a lens is degrees across, between .*; got '180'"),
@@ -153,7 +193,8 @@ def test_a_fault_is_named_by_row_and_column(written, tmp_path, text, sentence):
     save_trajectory(path, tmp_path / "turn.json")
     zoom = Trajectory(path.world_from_camera, torch.linspace(90, 30, 9))
     save_trajectory(zoom, tmp_path / "zoom.json")
-    save_trajectory(Trajectory(torch.eye(4).expand(10, 4, 4), 90.0), tmp_path / "odd.npy")
+    for name, count in (("odd", 10), ("long", 10_005)):
+        save_trajectory(Trajectory(torch.eye(4).expand(count, 4, 4), 90.0), tmp_path / f"{name}.npy")
     with pytest.raises(FileFormatError, match=sentence):
         written(text)
 
@@ -168,6 +209,18 @@ def test_a_fault_is_named_by_row_and_column(written, tmp_path, text, sentence):
         ([{"name": "a", "seed": [1]}], ".json", r"row 1, column 'seed': it must hold one text or number"),
         ([{"name": "a", "seed": True}], ".json", r"row 1, column 'seed': it must hold one text or number"),
         ('[{"name": "a", "name": "b"}]', ".json", r"row 1: the column 'name' stands twice"),
+        (
+            '[{"name": "a", "negative": "b\\ud800"}]',
+            ".json",
+            r"row 1, column 'negative': character 2 is '\\ud800', half of a character, which no file can hold\. Wr",
+        ),
+        ('- {name: a, prompt: "\\uDC00"}', ".yaml", r"row 1, column 'prompt': character 1 is '\\udc00', half of"),
+        (
+            f'[{{"name": "a", "prompt": "b", "path": "static", "seed": {"1" * 5000}}}]',
+            ".json",
+            r"row 1, column 'seed': a seed is a whole number .*; got '1{60}'\.\.\. \(5,000 characters\)\. Write one",
+        ),
+        ("- {[a, b]: c}", ".yaml", r"shots\.yaml, row 1: a column's name is one word, and one here is a list or"),
         ("- [", ".yaml", r"shots\.yaml is not valid YAML: .* Export it again"),
         ("name: a", ".yaml", r"shots\.yaml must hold a list of shots"),
         ("- a", ".yaml", r"shots\.yaml, row 1: a shot is an object with"),
@@ -189,6 +242,9 @@ def test_other_files_are_refused_by_what_they_are(tmp_path):
     (tmp_path / "shots.csv").write_bytes("name,prompt\n\xe9".encode("latin-1"))
     with pytest.raises(FileFormatError, match=r"shots\.csv is not UTF-8 text .* Save it as CSV UTF-8"):
         read_shots(tmp_path / "shots.csv")
+    (tmp_path / "shots.json").write_bytes("[]".encode("utf-16"))
+    with pytest.raises(FileFormatError, match=r"shots\.json is not UTF-8 text .*\. Save it as UTF-8\.$"):
+        read_shots(tmp_path / "shots.json")
     with (tmp_path / "shots.csv").open("wb") as file:
         file.truncate(17 * 2**20)
     with pytest.raises(FileFormatError, match=r"shots\.csv has 17 MiB; a shot list has at most 16"):

@@ -99,7 +99,7 @@ FOUR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 2834000000\n",
             "m.bin is a Git LFS pointer to a file of 2,834,000,000 bytes, not the file. Run 'git lfs pull'",
         ),
-        (b"\0" * 4096, "m.bin starts with zeros only: an unfinished download"),
+        (b"\0" * 4096, "m.bin starts with zeros only: an unfinished file. Download it again"),
         (b"\x89PNG\r\n\x1a\n" + b"x" * 90, r"m.bin is neither safetensors nor PyTorch \(98 bytes\)"),
         (struct.pack("<Q", 10**12) + b"{}", "not a safetensors file, .*its header claims 1,000,000,000,000 bytes"),
         (safetensors_bytes(b'{"a": '), "m.bin has a damaged safetensors header"),

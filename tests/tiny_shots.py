@@ -33,9 +33,16 @@ def tiny_context(slots=tuple(range(VIEWS))) -> Context:
     )
 
 
-def film(model: CineSceneTransformer, mode: str = "joint", steps: int = 2, guidance: float = 5.0, **options: object):
+def film(
+    model: CineSceneTransformer,
+    mode: str = "joint",
+    steps: int = 2,
+    guidance: float = 5.0,
+    guidance_low: float = 0.0,
+    **options: object,
+) -> torch.Tensor:
     """Latents of the shot."""
     prompts = (random_values(1, 7, TWO_HEADS.text_width, seed=seed) for seed in (4, 5))
     path = preset_trajectory("arc_right", num_frames=4 * FRAMES - 3)
-    config = SamplingConfig(steps=steps, guidance=guidance)
+    config = SamplingConfig(steps=steps, guidance=guidance, guidance_low=guidance_low)
     return sample_latents(model, *prompts, path, tiny_context(), config, context_attention=mode, **options)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from cinescene_core.config import ContextAttention, SamplingConfig
+from cinescene_core.loading import Models
 from cinescene_core.models.autoencoder import WanAutoencoder
 from cinescene_core.models.vggt import resize_for_vggt
-from cinescene_core.pipeline import Models, generate
+from cinescene_core.pipeline import generate
 from cinescene_core.sampler import make_noise
 from cinescene_core.scene import PIXELS_AT_ONCE
 from cinescene_core.types import Views

@@ -12,11 +12,12 @@ from ..checks import CineSceneWarning
 from ..config import CineSceneConfig, SamplingConfig, SpeedConfig, ViewConfig
 from ..devices import check_device
 from ..files import check_target
+from ..loading import Models, load_models, load_nano
 from ..models.attention import attention_backend
 from ..models.text import check_prompt
 from ..panorama import example_panorama_path, load_panorama
 from ..parallel import joined, own_device
-from ..pipeline import Models, encode_place, generate, load_models, load_nano
+from ..pipeline import encode_place, generate
 from ..scene import check_scene_target, load_scene, save_scene
 from ..trajectory import load_trajectory, preset_trajectory, save_trajectory
 from ..types import Trajectory, Views
@@ -61,6 +62,11 @@ def run_generate(options: argparse.Namespace) -> None:
     check_video_target(options.out)
     if options.save_scene is not None:
         check_scene_target(options.save_scene)
+        if options.scene is not None and options.save_scene.resolve() == options.scene.resolve():
+            raise ValueError(
+                f"--save-scene names {options.scene}, the scene that is filmed: it would be written over by itself. "
+                "Leave --save-scene out."
+            )
     device = check_device(own_device(options.device))
     check_prompt(options.prompt)
     sampling = read_sampling(options)
@@ -246,7 +252,8 @@ def read_speed(options: argparse.Namespace) -> SpeedConfig:
     Raises:
         ValueError: a setting that cannot be, or an attention that is not installed.
     """
-    speed = SpeedConfig(
+    attention_backend(options.attention)
+    return SpeedConfig(
         attention=options.attention,
         compiled=options.compile,
         select_views=options.select_views,
@@ -254,8 +261,6 @@ def read_speed(options: argparse.Namespace) -> SpeedConfig:
         cache_type=options.cache_type,
         cache_place=options.cache_place,
     )
-    attention_backend(options.attention)
-    return speed
 
 
 def check_path(options: argparse.Namespace) -> None:

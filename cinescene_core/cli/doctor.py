@@ -4,7 +4,7 @@ import argparse
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -12,17 +12,18 @@ import torch
 from ..checks import CheckpointError
 from ..config import CineSceneConfig
 from ..devices import default_device
+from ..loading import load_nano
 from ..memory import (
     STAGES,
     Networks,
     ShotSize,
+    StageMemory,
     changes_that_fit,
     free_bytes,
     host_bytes,
     in_gib,
     predict_memory,
 )
-from ..pipeline import load_nano
 from ..weights import FileKind, describe, identify, nano_path, read_header, wan_config_from
 from ..weights.quantised import without_scales
 from ..weights.recognise import original_names
@@ -114,7 +115,8 @@ def memory_table(paths: list[Path], device: str, free: int | None) -> Iterator[s
             if sized is None:
                 continue
             networks, shot = sized
-            peaks = {memory.stage: memory.peak for memory in predict_memory(networks, shot, device)}
+            predicted = predict_memory(networks, shot, device)
+            peaks = {memory.stage: memory.peak for memory in predicted}
         except (CheckpointError, ImportError) as error:
             yield f"{path.name:<28} {error}"
             continue
@@ -122,9 +124,32 @@ def memory_table(paths: list[Path], device: str, free: int | None) -> Iterator[s
         cells = [f"{'-' if count is None else f'{count / 2**30:.1f}':>13}" for count in numbers]
         yield f"{path.name:<28}{''.join(cells)}"
         if free is not None and max(peaks.values()) > free:
-            changes = changes_that_fit(networks, shot, device, free)
-            fitting = ", ".join(f"{change.words} ({in_gib(change.peak)})" for change in changes)
-            yield f"    too much; {f'one of these fits: {fitting}' if fitting else 'no smaller shot fits'}"
+            yield f"    too much; {what_fits(networks, shot, device, free, predicted)}"
+
+
+def what_fits(networks: Networks, shot: ShotSize, device: str, free: int, predicted: Sequence[StageMemory]) -> str:
+    """What to do where `predicted` is more than `free` bytes: for weights that no smaller shot helps, and for the rest.
+
+    Args:
+        networks, shot, device: as in `predict_memory`.
+        free: bytes there are.
+        predicted: of every stage.
+    """
+    if device == "cpu" and predicted[0].weights > free:
+        return f"the networks alone take {in_gib(predicted[0].weights)}; use a machine with more memory"
+    heavy = [memory for memory in predicted if memory.weights > free]
+    stages = [memory.stage for memory in predicted if memory not in heavy]
+    found = list(changes_that_fit(networks, shot, device, free, stages))
+    fitting = ", ".join(f"{change.words} ({in_gib(change.peak)})" for change in found)
+    said = [
+        f"the weights of stage '{memory.stage}' alone take {in_gib(memory.weights)}, whatever the shot: film with "
+        "--device cpu, or in ComfyUI, which keeps in the machine's memory what the card cannot hold"
+        for memory in heavy
+    ]
+    if any(memory.peak > free for memory in predicted if memory not in heavy):
+        which = "for the other stages one" if heavy else "one"
+        said.append(f"{which} of these fits: {fitting}" if fitting else "no smaller shot fits")
+    return "; ".join(said)
 
 
 def sizes_of(path: Path) -> tuple[Networks, ShotSize] | None:

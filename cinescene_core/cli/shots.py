@@ -4,14 +4,15 @@ import argparse
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from tqdm import tqdm
 
 from ..config import UNTRAINED
 from ..costs import CostMeter
 from ..devices import check_device
+from ..loading import Models, load_models, load_nano
 from ..parallel import world_size
-from ..pipeline import Models, load_models, load_nano
 from ..scene import load_scene
 from ..shots import FilmSettings, PlannedShot, ShotRecord, film_shots, plan_shots, read_shots, shard_of, write_report
 from ..shots.film import SCENE_FOLDER
@@ -28,10 +29,9 @@ def run_shots(options: argparse.Namespace) -> None:
     Raises:
         ValueError: torchrun started this beside others, which would all film the same.
     """
-    check_alone()
+    check_one_process()
     rows = read_shots(options.list)
-    options.out.mkdir(parents=True, exist_ok=True)
-    check_video_target(options.out / f"{rows[0].name}.mp4")
+    check_shots_target(options.out)
     device = check_device(options.device)
     if options.ray:
         import_ray()
@@ -48,6 +48,7 @@ def run_shots(options: argparse.Namespace) -> None:
     place = commands.place_of(options, panorama, config) if scene is None else scene
     planned = plan_shots(models, place, rows, settings, config)
     shots = planned if options.shard is None else shard_of(planned, options.shard)
+    options.out.mkdir(parents=True, exist_ok=True)
     if options.shard is None:  # no other machine writes there
         for folder in (options.out, options.out / SCENE_FOLDER):
             remove_leftovers(folder)
@@ -69,7 +70,7 @@ def run_shots(options: argparse.Namespace) -> None:
         print(UNTRAINED)
 
 
-def check_alone() -> None:
+def check_one_process() -> None:
     """Require one process.
 
     Raises:
@@ -82,6 +83,19 @@ def check_alone() -> None:
         )
 
 
+def check_shots_target(folder: Path) -> None:
+    """Require a folder that can take videos; it need not exist yet, and is not made.
+
+    Raises:
+        NotADirectoryError: it is a file, or lies below one.
+        ImportError: PyAV is not installed.
+    """
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"Cannot film into {folder}: {existing} is a file. Name a folder.")
+    check_video_target(existing / "shot.mp4")
+
+
 class _Counter:
     """Counts finished shots, and says of each what it took."""
 
@@ -91,7 +105,9 @@ class _Counter:
     def __call__(self, shot: PlannedShot, record: ShotRecord, new: bool) -> None:
         self.done += 1
         self.filmed += new
-        tqdm.write(f"{self.done}/{self.total} {shot.row.name}: {f'{record.seconds:.2f} s' if new else 'was there'}")
+        tqdm.write(
+            f"{self.done}/{self.total} {shot.row.name}: {f'{record.stats.seconds:.2f} s' if new else 'was there'}"
+        )
 
 
 def loader(options: argparse.Namespace) -> Callable[[], Models]:

@@ -1,6 +1,6 @@
 """How much memory each stage of a shot takes, before anything is loaded, and what to change when it is too much."""
 
-from .advice import Change, OutOfMemory, changes_that_fit, in_gib, is_out_of_memory, memory_told, shortage
+from .advice import Change, OutOfMemory, changes_that_fit, explaining_out_of_memory, in_gib, is_out_of_memory, shortage
 from .live import peak_bytes
 from .predict import (
     STAGES,
@@ -23,11 +23,11 @@ __all__ = [
     "Stage",
     "StageMemory",
     "changes_that_fit",
+    "explaining_out_of_memory",
     "free_bytes",
     "host_bytes",
     "in_gib",
     "is_out_of_memory",
-    "memory_told",
     "peak_bytes",
     "predict_memory",
     "scene_cache_bytes",

@@ -51,17 +51,23 @@ class _LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # Views share the memory of what they were given.
-        self.known |= {_memory(given)._cdata for given in tree_leaves((args, kwargs)) if isinstance(given, Tensor)}
+        for given in tree_leaves((args, kwargs)):
+            self._meet(given, counts=False)
         result = func(*args, **(kwargs or {}))
         for made in tree_leaves(result):
-            if isinstance(made, Tensor) and _memory(made)._cdata not in self.known:
-                memory, size = _memory(made), _memory(made).nbytes()
-                self.known.add(memory._cdata)
-                self.now += size
-                weakref.finalize(memory, self._forget, memory._cdata, size)
+            self._meet(made, counts=True)
         rearranged = func is torch.ops.aten.convolution.default and self.on_cpu
         self.peak = max(self.peak, self.now + (_convolution_bytes(args[0], args[1], result) if rearranged else 0))
         return result
+
+    def _meet(self, value: Any, counts: bool) -> None:
+        """Know the memory of a tensor until it is let go: its address then serves another."""
+        if isinstance(value, Tensor) and _memory(value)._cdata not in self.known:
+            memory = _memory(value)
+            size = memory.nbytes() if counts else 0
+            self.known.add(memory._cdata)
+            self.now += size
+            weakref.finalize(memory, self._forget, memory._cdata, size)
 
     def _forget(self, key: int, size: int) -> None:
         self.now -= size

@@ -5,7 +5,6 @@ stay in memory throughout.
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,10 +14,18 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from ..config import CachePlace, CacheType, CineSceneConfig, ContextAttention, WanConfig
+from ..config import (
+    SPATIAL_STRIDE,
+    TEMPORAL_STRIDE,
+    CachePlace,
+    CacheType,
+    CineSceneConfig,
+    ContextAttention,
+    WanConfig,
+)
 from ..latents import latent_shape
 from ..models.autoencoder import WanAutoencoder, new_autoencoder
-from ..models.sequence import KeysValues, SceneContext, SceneMemory
+from ..models.sequence import STREAMS, KeysValues, SceneContext, SceneMemory
 from ..models.text import MAX_TOKENS
 from ..models.vggt import VGGT, VGGTConfig
 from ..models.wan import CineSceneTransformer
@@ -29,8 +36,11 @@ from .live import peak_bytes
 Stage = Literal["text encoder", "VGGT", "VAE encoder", "scene cache", "sampling", "VAE decoder"]
 STAGES: tuple[Stage, ...] = ("text encoder", "VGGT", "VAE encoder", "scene cache", "sampling", "VAE decoder")
 """In the order in which they run."""
-PROCESS_BYTES = 600 * 2**20
-"""Python with torch, diffusers and transformers before any network, on Linux."""
+PROCESS_BYTES = 480 * 2**20
+"""Python with torch for the CPU, diffusers and transformers at work, without any network, on Linux.
+
+A torch for cards takes more.
+"""
 FULL_WAN, FULL_VGGT = WanConfig(), VGGTConfig(camera_head=False, depth_head=False)
 UMT5_XXL_BYTES = 11_361_820_672
 """Weights of Wan2.1's text encoder in bfloat16."""
@@ -89,6 +99,8 @@ class ShotSize:
     stored: CacheType | None = None
     """How the scene cache is stored; None is the transformer's own type."""
     place: CachePlace = "device"
+    batch: int = 1
+    """Videos in one forward. A host that computes both branches of guidance together has two of each."""
 
     @classmethod
     def trained(cls, config: CineSceneConfig, **changes: Any) -> Self:
@@ -164,23 +176,31 @@ def host_bytes(networks: Networks, shot: ShotSize) -> int:
     return PROCESS_BYTES + weights + _scene_bytes(networks, shot) + cache
 
 
-def free_bytes(device: torch.device | str) -> int | None:
-    """What this process can have of a card or of the machine, with what it has already; None where it is not told."""
+def free_bytes(device: torch.device | str, root: Path = Path("/")) -> int | None:
+    """What this process can have of a card or of the machine, with what it has already; None where it is not told.
+
+    Args:
+        device: the CPU or a card.
+        root: where Linux shows its `proc` and `sys`.
+    """
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    if not sys.platform.startswith("linux") or device.type != "cpu":
+    if device.type != "cpu" or not (root / "proc/meminfo").exists():
         return None
-    left = _kibibytes("/proc/meminfo", "MemAvailable")
-    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+    left = _entry(root / "proc/meminfo", "MemAvailable:") * 1024
+    group = root / "sys/fs/cgroup"
+    limit = group / "memory.max"
     if limit.exists() and limit.read_text().strip().isdigit():  # a container's; "max" is none
-        left = min(left, int(limit.read_text()) - int(used.read_text()))
-    return left + _kibibytes("/proc/self/status", "VmRSS")
+        # Of what is used, files that were read are dropped when memory is wanted.
+        used = int((group / "memory.current").read_text()) - _entry(group / "memory.stat", "inactive_file")
+        left = min(left, int(limit.read_text()) - used)
+    return left + _entry(root / "proc/self/status", "VmRSS:") * 1024
 
 
-def _kibibytes(path: str, name: str) -> int:
-    line = next(line for line in Path(path).read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024
+def _entry(path: Path, name: str) -> int:
+    """The number behind a name in a list of the system's."""
+    return int(next(line.split()[1] for line in path.read_text().splitlines() if line.split()[:1] == [name]))
 
 
 def _bytes_of(network: nn.Module) -> int:
@@ -231,7 +251,7 @@ def _working(networks: Networks, shot: ShotSize, stage: Stage, on_cpu: bool) -> 
         made = _encoder_peak(networks.vae_width, networks.vae_dtype, at_once, shot.width, shot.height, on_cpu)
         return 2 * images + seen + _tokens_bytes(networks, shot) + made
     if stage == "VAE decoder":
-        return scene + cache + _decoder_peak(networks.vae_width, networks.vae_dtype, shot.latent_shape, on_cpu)
+        return scene + cache + _decoder_peak(networks, shot, on_cpu)
     # The blocks of a transformer come and go one by one; only their parts of the cache add up.
     few = min(2, networks.wan.num_layers)
     unseen = cache // networks.wan.num_layers * (networks.wan.num_layers - few)
@@ -268,8 +288,22 @@ def _encoder_peak(vae_width: int, dtype: torch.dtype, views: int, width: int, he
     return peak_bytes(lambda: network.encode(torch.empty(views, 1, height, width, 3)), on_cpu)
 
 
+def _decoder_peak(networks: Networks, shot: ShotSize, on_cpu: bool) -> int:
+    """The decoder goes from one latent frame to the next; from the third on each adds but its own pictures."""
+    channels, frames, height, width = shot.latent_shape
+    few = min(frames, 3)
+    decoding = _decoding_peak(networks.vae_width, networks.vae_dtype, (channels, few, height, width), on_cpu)
+    picture = 3 * SPATIAL_STRIDE**2 * height * width
+    latent = channels * height * width
+    # Latents are there as they came and as the decoder reads them.
+    added = TEMPORAL_STRIDE * picture * networks.vae_dtype.itemsize + 2 * latent * FLOAT
+    # At the end the video is there three times: as decoded, and twice as its range becomes 0..1.
+    finished = 3 * shot.num_frames * picture * FLOAT + frames * latent * FLOAT
+    return max(decoding + (frames - few) * added, finished)
+
+
 @lru_cache
-def _decoder_peak(vae_width: int, dtype: torch.dtype, shape: tuple[int, ...], on_cpu: bool) -> int:
+def _decoding_peak(vae_width: int, dtype: torch.dtype, shape: tuple[int, ...], on_cpu: bool) -> int:
     network = _vae(Networks(vae_width=vae_width, vae_dtype=dtype))
     return peak_bytes(lambda: network.decode(torch.empty(1, *shape)), on_cpu)
 
@@ -297,11 +331,12 @@ def _transformer_peak(networks: Networks, shot: ShotSize, samples: bool, num_lay
             identity = CacheIdentity(model="", scene="", context_attention=mode, stored=shot.stored or "bfloat16")
             scene = SceneCache(identity, tuple(_stored_block(networks, shot) for _ in range(num_layers)))
         else:
-            scene = _Sent(elsewhere)
-        noise, camera = torch.empty(1, channels, frames, height, width), torch.empty(1, frames, 3, 4)
-        prompts = torch.empty(2, MAX_TOKENS, networks.wan.text_width, dtype=networks.dtype)
-        noisy = noise.to(networks.dtype)
-        return model(noisy, torch.empty(1), prompts[:1], camera=camera, context=scene, context_attention=mode).float()
+            scene = _HostCache(elsewhere)
+        batch = shot.batch
+        noise, camera = torch.empty(batch, channels, frames, height, width), torch.empty(batch, frames, 3, 4)
+        prompts = torch.empty(max(2, batch), MAX_TOKENS, networks.wan.text_width, dtype=networks.dtype)
+        noisy, text = noise.to(networks.dtype), prompts[:batch]
+        return model(noisy, torch.empty(batch), text, camera=camera, context=scene, context_attention=mode).float()
 
     return peak_bytes(sample if samples else read, on_cpu)
 
@@ -311,14 +346,14 @@ def _embedded(model: CineSceneTransformer, networks: Networks, shot: ShotSize) -
     return model.embed_context(
         torch.empty(1, views, channels, height, width, dtype=networks.dtype),
         torch.empty(1, views, networks.wan.feature_width, *_grid(networks, shot), dtype=networks.dtype),
-        torch.arange(frames, frames + 2 * views, device="cpu"),
+        torch.arange(frames, frames + STREAMS * views, device="cpu"),
     )
 
 
 def _stored_block(networks: Networks, shot: ShotSize) -> StoredBlock:
     """One block's part of the scene cache."""
     wan, (_, _, height, width) = networks.wan, shot.latent_shape
-    shape = 1, wan.num_heads, 2 * shot.num_views * (height // 2) * (width // 2), wan.head_width
+    shape = 1, wan.num_heads, STREAMS * shot.num_views * (height // 2) * (width // 2), wan.head_width
     keys, values = (_stored(torch.empty(shape, device="meta", dtype=networks.dtype), shot) for _ in range(2))
     return StoredBlock(keys, values)
 
@@ -328,7 +363,7 @@ def _stored(tensor: Tensor, shot: ShotSize) -> StoredTensor:
     return StoredTensor.of(tensor, shot.stored or own)
 
 
-class _Sent(NamedTuple):
+class _HostCache(NamedTuple):
     """A cache in the host's memory: a block is sent while the one before it is read."""
 
     blocks: list[StoredBlock]

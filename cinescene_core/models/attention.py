@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -13,6 +14,27 @@ from .sequence import Attention
 PACKAGES: dict[AttentionBackend, str] = {"sage": "sageattention", "flash": "flash_attn"}
 """What must be installed for a backend; PyTorch's own needs nothing."""
 BACKENDS: tuple[AttentionBackend, ...] = ("sdpa", *PACKAGES)
+
+
+def check_attention(
+    name: AttentionBackend, device: torch.device | str, dtype: torch.dtype, *, compiled: bool = False
+) -> None:
+    """Require an attention that can compute a transformer of that type there.
+
+    Raises:
+        ValueError: what `attention_backend` refuses; a kernel for cards in 16 bits, and this is neither; SageAttention
+            in compiled blocks, which are one graph each.
+    """
+    attention_backend(name)
+    if name == "sdpa":
+        return
+    kind = str(dtype).removeprefix("torch.")
+    if torch.device(device).type != "cuda" or dtype.itemsize != 2:
+        raise ValueError(
+            f"attention '{name}' computes in 16 bits on CUDA cards; the transformer is {kind} on {device}. Use 'sdpa'."
+        )
+    if name == "sage" and compiled:
+        raise ValueError("SageAttention cannot be part of a compiled graph. Use 'sdpa', or do not compile.")
 
 
 def attention_backend(name: AttentionBackend) -> Attention:

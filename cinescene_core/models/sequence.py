@@ -13,6 +13,10 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q, k, v of [b, heads, n, c] to [b, heads, n, c]."""
 
 
+STREAMS = 2
+"""Context frames of a view: its image I_t and its features F_t."""
+
+
 class Groups(NamedTuple):
     """Who attends to whom in a segment of [streams, views, n] tokens: those of a view to each other alone."""
 

@@ -31,7 +31,7 @@ from ..config import LATENT_CHANNELS, ContextAttention, WanConfig
 from .conditioning import SceneEmbed
 from .precision import in_float32, precise, precise_dtype
 from .rotary import Rotary, apply_rotary, rotary_tables
-from .sequence import Attention, KeysValues, SceneContext, SceneMemory, Segment, contain
+from .sequence import STREAMS, Attention, KeysValues, SceneContext, SceneMemory, Segment, contain
 
 PATCH_SIZE = (1, 2, 2)
 POSE_VALUES = 12
@@ -321,7 +321,8 @@ class CineSceneTransformer(nn.Module):
 
     def embed_latents(self, latents: Tensor) -> Tensor:
         """[b, 16, t, h, w] latents to [b, t h/2 w/2, d] tokens."""
-        return rearrange(self.patch_embedding(latents), "b d t r s -> b (t r s) d")
+        tokens = rearrange(self.patch_embedding(latents), "b d t r s -> b (t r s) d")
+        return tokens.contiguous()  # all blocks then see one layout, and compile once
 
     def embed_context(self, latents: Tensor, features: Tensor, positions: Tensor) -> SceneContext:
         """Embed a scene: I_t from the view latents, F_t from the scene features (section 4.2).
@@ -336,7 +337,7 @@ class CineSceneTransformer(nn.Module):
         """
         sizes = check_shape("latents", latents, f"b v {LATENT_CHANNELS} h w")
         check_shape("features", features, f"{sizes['b']} {sizes['v']} {self.config.feature_width} rows columns")
-        check_shape("positions", positions, f"{2 * sizes['v']}")
+        check_shape("positions", positions, f"{STREAMS * sizes['v']}")
         image_tokens = self.embed_latents(rearrange(latents, "b v c h w -> b c v h w"))
         feature_tokens = self.scene_embed(features, (sizes["h"], sizes["w"])).to(image_tokens.dtype)
         tokens = torch.cat([image_tokens, feature_tokens], dim=1)

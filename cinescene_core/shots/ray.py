@@ -1,27 +1,31 @@
 """A list of shots spread over a Ray cluster: workers film, the caller encodes the place and writes every file."""
 
+import contextlib
 import dataclasses
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..checks import CineSceneWarning
-from ..costs import CostMeter, StageCost
+from ..checks import Interrupted
+from ..costs import CostMeter
 from ..devices import check_device
 from ..files import atomic_write
-from ..pipeline import Models, OnProgress
+from ..loading import Models, OnProgress
 from ..types import Scene, Views
 from ..video import save_video
-from .film import SCENE_FOLDER, Camera, FilmSettings, OnShot, PlannedShot, SceneShelf, pending_shots, told_of
-from .records import keep_shot
+from .film import SCENE_FOLDER, OnShot, SceneShelf, ShotFilmer, pending_shots, planned_notes, stats_of
+from .notes import RowNotes, naming_row, recording
+from .plan import FilmSettings, PlannedShot
+from .records import ShotStats, keep_shot
 
 RESTARTS = 3
 """Times a worker that was lost, or its shot, is begun again."""
+ASK_SECONDS = 1.0
+"""How often it is asked whether to stop."""
 
 
 class RemoteShot(NamedTuple):
@@ -29,26 +33,26 @@ class RemoteShot(NamedTuple):
 
     number: int
     video: bytes
-    costs: tuple[StageCost, ...]
-    warnings: tuple[str, ...]
+    stats: ShotStats
+    notes: tuple[str, ...]
+    """What was worth a warning."""
 
 
-class RemoteCamera:
+class RemoteFilmer:
     """One worker: loads the networks once, then films what it is given."""
 
     def __init__(self, load: Callable[[], Models], settings: FilmSettings) -> None:
-        self.camera = Camera(load(), settings)
+        self.filmer = ShotFilmer(load(), settings)
 
-    def film(self, index: int, shot: PlannedShot, scene: Scene) -> RemoteShot:
+    def film(self, number: int, shot: PlannedShot, scene: Scene) -> RemoteShot:
         """Film a shot into the bytes of its video."""
-        with warnings.catch_warnings(record=True) as caught, told_of(shot.row):
-            warnings.simplefilter("always", CineSceneWarning)
-            filmed = self.camera.film(shot, scene)
-        told = tuple(str(entry.message) for entry in caught if issubclass(entry.category, CineSceneWarning))
+        notes: list[str] = []
+        with naming_row(shot.row), recording(notes):
+            filmed = self.filmer.film(shot, scene)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "shot.mp4"
             save_video(filmed.frames, path, filmed.fps)
-            return RemoteShot(index, path.read_bytes(), filmed.costs, told)
+            return RemoteShot(number, path.read_bytes(), stats_of(filmed), tuple(notes))
 
 
 def film_on_ray(
@@ -62,6 +66,7 @@ def film_on_ray(
     meter: CostMeter | None = None,
     on_progress: OnProgress | None = None,
     on_shot: OnShot | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> None:
     """`film_shots` on the Ray cluster that RAY_ADDRESS names or that runs here, else on one of this machine alone.
 
@@ -73,6 +78,7 @@ def film_on_ray(
         models, place: encode the place, here.
         shots, folder, meter, on_progress, on_shot: as in `film_shots`.
         settings: as in `plan_shots`; the device is that of encoding.
+        should_stop: asked every `ASK_SECONDS`; True ends the workers and raises `Interrupted`.
 
     Raises:
         ImportError: Ray is not installed.
@@ -89,14 +95,17 @@ def film_on_ray(
     if started:
         ray.init(include_dashboard=False, log_to_driver=False)
     try:
-        for sent in _film_all(ray, load, pending, scenes, settings):
-            shot = pending[sent.number]
-            for text in sent.warnings:
-                warnings.warn(f"{shot.row.origin}: {text}", CineSceneWarning, stacklevel=2)
-            write = partial(_write_bytes, sent.video)
-            record = keep_shot(folder, shot.row.name, shot.content, sent.costs, write)
-            if on_shot is not None:
-                on_shot(shot, record, True)
+        with (
+            planned_notes(pending) as notes,
+            contextlib.closing(_film_all(ray, load, pending, scenes, settings, notes, should_stop)) as arriving,
+        ):
+            for sent in arriving:
+                shot = pending[sent.number]
+                notes.add(shot.row, sent.notes)
+                write = partial(_write_bytes, sent.video)
+                record = keep_shot(folder, shot.row.name, shot.content, sent.stats, write)
+                if on_shot is not None:
+                    on_shot(shot, record, True)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError as error:
@@ -110,27 +119,54 @@ def film_on_ray(
 
 
 def _film_all(
-    ray: Any, load: Callable[[], Models], shots: Sequence[PlannedShot], scenes: SceneShelf, settings: FilmSettings
-) -> Iterator[RemoteShot]:
-    """The shots, as they become ready."""
+    ray: Any,
+    load: Callable[[], Models],
+    shots: Sequence[PlannedShot],
+    scenes: SceneShelf,
+    settings: FilmSettings,
+    notes: RowNotes,
+    should_stop: Callable[[], bool] | None,
+) -> Generator[RemoteShot, None, None]:
+    """The shots, as they become ready; a scene is encoded when the first shot of it is due, while others are filmed."""
     from ray.util import ActorPool
 
     resources = ray.cluster_resources()
     cards, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     held = {"num_gpus": 1, "num_cpus": 1} if cards else {"num_cpus": 1}
     settings = dataclasses.replace(settings, device="cuda" if cards else "cpu")
-    worker = ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS, **held)(RemoteCamera)
+    worker = ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS, **held)(RemoteFilmer)
     workers = [worker.remote(load, settings) for _ in range(min(len(shots), cards or cores))]
-    kept: dict[str, Any] = {}  # one copy of each scene in the cluster
-    tasks = []
-    for index, shot in enumerate(shots):
-        if shot.place not in kept:
-            kept[shot.place] = ray.put(scenes.of(shot))
-        tasks.append((index, shot, kept[shot.place]))
-    shots_done: Iterator[RemoteShot] = ActorPool(workers).map_unordered(
-        lambda actor, task: actor.film.remote(*task), tasks
-    )
-    return shots_done
+    pool = ActorPool(workers)
+    try:
+        place, kept = "", None
+        for number, shot in enumerate(shots):
+            if shot.place != place:  # the cluster forgets a scene when no shot of it is left
+                with naming_row(shot.row), notes.noting(shot.row):
+                    place, kept = shot.place, ray.put(scenes.of(shot))
+            while not pool.has_free():
+                yield _next_of(pool, should_stop)
+            pool.submit(lambda actor, task: actor.film.remote(*task), (number, shot, kept))
+        while pool.has_next():
+            yield _next_of(pool, should_stop)
+    finally:
+        for actor in workers:
+            ray.kill(actor)
+
+
+def _next_of(pool: Any, should_stop: Callable[[], bool] | None) -> RemoteShot:
+    """The shot that is ready next.
+
+    Raises:
+        Interrupted: `should_stop` said so.
+    """
+    while True:
+        if should_stop is not None and should_stop():
+            raise Interrupted("The list was stopped; finished shots are kept.")
+        try:
+            shot: RemoteShot = pool.get_next_unordered(timeout=ASK_SECONDS)
+            return shot
+        except TimeoutError:
+            continue
 
 
 def import_ray() -> Any:

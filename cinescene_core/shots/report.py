@@ -2,8 +2,10 @@
 
 import html
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ..costs import StageCost
 from ..files import atomic_write
 from ..video import load_video
-from .film import PlannedShot
-from .records import ShotRecord, finished_record, video_path
+from .plan import PlannedShot
+from .records import ShotStats, finished_record, video_path
 
 REPORT, SHEET = "report.html", "contact_sheet.jpg"
 STRIP = 3
@@ -44,12 +46,13 @@ def write_report(title: str, shots: Sequence[PlannedShot], folder: Path, shared:
         OSError: the disk is full, or the folder cannot be written.
     """
     records = [finished_record(folder, shot.row.name, shot.digest) for shot in shots]
+    stats = [None if record is None else record.stats for record in records]
     finished = [shot for shot, record in zip(shots, records, strict=True) if record is not None]
     if finished:
         with atomic_write(folder / SHEET) as temporary:
             contact_sheet_of(finished, folder).save(temporary, quality=90)
     with atomic_write(folder / REPORT) as temporary:
-        temporary.write_text(_page(title, shots, records, shared), encoding="utf-8", newline="\n")
+        temporary.write_text(_page(title, shots, stats, shared), encoding="utf-8", newline="\n")
     return folder / REPORT
 
 
@@ -72,15 +75,49 @@ def contact_sheet_of(shots: Sequence[PlannedShot], folder: Path) -> Image.Image:
     return sheet
 
 
+class _Column(NamedTuple):
+    """A column of numbers."""
+
+    head: str
+    cell: Callable[[ShotStats], str]
+
+
+def _columns(done: Sequence[ShotStats]) -> list[_Column]:
+    """Seconds of every stage, and what was left out where it was in some shot."""
+    stages = dict.fromkeys(cost.stage for stats in done for cost in stats.costs)
+    columns = [_Column(f"{stage}, s", partial(_seconds, stage)) for stage in stages]
+    columns.append(_Column("total, s", lambda stats: f"{stats.seconds:.2f}"))
+    if any(stats.selection is not None for stats in done):
+        columns.append(_Column("views read", _views_read))
+    if any(stats.skipped is not None for stats in done):
+        columns.append(_Column("forwards cut short", _forwards_skipped))
+    return columns
+
+
+def _seconds(stage: str, stats: ShotStats) -> str:
+    return "".join(f"{cost.seconds:.2f}" for cost in stats.costs if cost.stage == stage)
+
+
+def _views_read(stats: ShotStats) -> str:
+    if stats.selection is None:
+        return ""
+    saved = 1 - stats.selection.kept.flop / stats.selection.whole.flop
+    return f"{len(stats.selection.slots)} of {len(stats.selection.shares)}, {saved:.0%} less work"
+
+
+def _forwards_skipped(stats: ShotStats) -> str:
+    return "" if stats.skipped is None else f"{stats.skipped.skipped} of {stats.skipped.forwards}"
+
+
 def _page(
-    title: str, shots: Sequence[PlannedShot], records: Sequence[ShotRecord | None], shared: Sequence[StageCost]
+    title: str, shots: Sequence[PlannedShot], found: Sequence[ShotStats | None], shared: Sequence[StageCost]
 ) -> str:
-    done = [record for record in records if record is not None]
-    stages = list(dict.fromkeys(cost.stage for record in done for cost in record.costs))
-    seconds = sum(record.seconds for record in done)
+    done = [stats for stats in found if stats is not None]
+    columns = _columns(done)
+    seconds = sum(stats.seconds for stats in done)
     head = "".join(f"<th>{text}</th>" for text in ("shot", "prompt", "camera", "seed", "video"))
-    head += "".join(f'<th class="n">{html.escape(stage)}, s</th>' for stage in [*stages, "total"])
-    body = "\n".join(_line(shot, record, stages) for shot, record in zip(shots, records, strict=True))
+    head += "".join(f'<th class="n">{html.escape(column.head)}</th>' for column in columns)
+    body = "\n".join(_line(shot, stats, columns) for shot, stats in zip(shots, found, strict=True))
     once = "".join(f"<li>{html.escape(cost.stage)}: {cost.seconds:.2f} s</li>" for cost in shared)
     name = html.escape(title)
     return f"""<!doctype html>
@@ -100,7 +137,7 @@ def _mean(seconds: float, count: int) -> str:
     return f", {seconds / count:.2f} s each" if count else ""
 
 
-def _line(shot: PlannedShot, record: ShotRecord | None, stages: Sequence[str]) -> str:
+def _line(shot: PlannedShot, stats: ShotStats | None, columns: Sequence[_Column]) -> str:
     """One row of the table."""
     row, path = shot.row, shot.trajectory
     width, height = shot.size
@@ -110,12 +147,10 @@ def _line(shot: PlannedShot, record: ShotRecord | None, stages: Sequence[str]) -
     name = html.escape(row.name)
     cells = [f"<td>{name}</td>", f"<td>{prompt}</td>", f"<td>{html.escape(path.provenance)}</td>"]
     cells.append(f"<td>{shot.sampling.seed}</td>")
-    if record is None:
-        return f'<tr>{"".join(cells)}<td colspan="{2 + len(stages)}">{facts}<br>not filmed yet</td></tr>'
+    if stats is None:
+        return f'<tr>{"".join(cells)}<td colspan="{1 + len(columns)}">{facts}<br>not filmed yet</td></tr>'
     source = urllib.parse.quote(video_path(Path(), row.name).name)
     player = f'<video src="{source}" width="{PICTURE_WIDTH}" controls loop muted preload="metadata"></video>'
     cells.append(f'<td>{player}<br>{facts}<br><a href="{source}">{html.escape(row.name)}.mp4</a></td>')
-    spent = {cost.stage: cost.seconds for cost in record.costs}
-    numbers = [f"{spent[stage]:.2f}" if stage in spent else "" for stage in stages]
-    cells += [f'<td class="n">{number}</td>' for number in [*numbers, f"{record.seconds:.2f}"]]
+    cells += [f'<td class="n">{html.escape(column.cell(stats))}</td>' for column in columns]
     return f"<tr>{''.join(cells)}</tr>"

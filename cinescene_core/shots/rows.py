@@ -4,42 +4,23 @@ import contextlib
 import csv
 import io
 import json
-import math
 import os
-import re
 import unicodedata
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ..checks import CineSceneWarning, FileFormatError, check_choice, check_num_frames, check_video_size
-from ..context import check_one_lens
-from ..models.text import check_prompt
-from ..trajectory import PRESETS, load_trajectory, preset_trajectory
+from ..checks import FileFormatError, check_choice
+from ..trajectory import preset_trajectory
 from ..types import Trajectory
+from .cells import CONVERTERS, Move, quoted, read_path
 
 COLUMNS = ("name", "prompt", "negative", "path", "seed", "size", "frames", "lens")
 NEEDED = ("name", "prompt", "path")
 MAX_FILE_BYTES = 16 * 2**20
-MAX_NAME = 40
-"""Characters of a name; temporary files keep as many, so that each can be told from another shot's."""
-MAX_SEED = 2**64 - 1
-PATH_SUFFIXES = (".json", ".npy")
-_NAME = re.compile(rf'(?!\.)[^<>:"/\\|?*\x00-\x1f]{{1,{MAX_NAME}}}(?<!\.)')
-_SIZE = re.compile(r"(\d+) ?[x\u00d7] ?(\d+)")
 
 Item = TypeVar("Item")
-
-
-class Move(NamedTuple):
-    """A camera path in film words."""
-
-    name: str
-    """A name in `trajectory.PRESETS`."""
-    amount: float | None = None
-    """Degrees for turns and arcs, metres for moves; None is the preset's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +74,8 @@ def read_shots(path: str | os.PathLike[str], root: str | os.PathLike[str] | None
     The columns are `COLUMNS`, of which `NEEDED` must be filled. `path` holds a move with an amount
     behind it where the usual one will not do ("arc_left 40"), or a .json or .npy file, looked for beside the list.
     `size` is written 672x384. A row of a .csv counts as in a spreadsheet, whose first row is the head; an
-    entry of a .json or .yaml counts from 1.
+    entry of a .json or .yaml counts from 1. Capitals in the head do not count, nor do rows and columns of a .csv
+    without any text.
 
     Args:
         path: .csv (UTF-8, commas or semicolons), .json or .yaml (a list of objects), at most 16 MiB.
@@ -118,7 +100,8 @@ def read_shots(path: str | os.PathLike[str], root: str | os.PathLike[str] | None
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path.name} is not UTF-8 text ({error.reason}). Save it as CSV UTF-8.") from error
+        kind = "CSV UTF-8" if read is _read_csv else "UTF-8"
+        raise FileFormatError(f"{path.name} is not UTF-8 text ({error.reason}). Save it as {kind}.") from error
     limit = None if root is None else Path(root).resolve()
     rows = tuple(_row(entry, path.parent, limit) for entry in read(path.name, text))
     if not rows:
@@ -151,13 +134,13 @@ def _row(entry: _Entry, folder: Path, root: Path | None) -> ShotRow:
     values: dict[str, Any] = {}
     for column, text in cells.items():
         with _named(f"{entry.origin}, column '{column}'"):
-            values[column] = _CONVERTERS[column](text)
+            values[column] = CONVERTERS[column](text)
     path = values["path"]
     if isinstance(path, Path):
         with _named(f"{entry.origin}, column 'path'"):
             if root is not None and not (folder / path).resolve().is_relative_to(root):
                 raise FileFormatError(f"the file {path} lies outside {root}. Put it in there.")
-            values["path"] = _read_path(folder / path, values.get("lens"))
+            values["path"] = read_path(folder / path, values.get("lens"))
         count = len(values["path"])
         if values.get("frames", count) != count:
             raise FileFormatError(
@@ -189,93 +172,6 @@ def _named(place: str) -> Iterator[None]:
         raise FileFormatError(f"{place}: {error}") from error
 
 
-# Cells
-
-
-def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise ValueError(
-            f'a name is 1 to {MAX_NAME} characters, none of < > : " / \\ | ? * and no . at either end; got {text!r}. '
-            "It names the shot's files: write it so."
-        )
-    return text
-
-
-def _prompt(text: str) -> str:
-    check_prompt(text)
-    return text
-
-
-def _path(text: str) -> Move | Path:
-    """A move that can be made, or the file to read."""
-    if Path(text).suffix.lower() in PATH_SUFFIXES:
-        return Path(text)
-    name, *amounts = text.split()
-    check_choice("a path that is no .json or .npy file", name, PRESETS)
-    try:
-        (amount,) = map(float, amounts) if amounts else (None,)
-    except ValueError:
-        raise ValueError(
-            f"a move is a word and at most one number, such as '{name} 40'; got {text!r}. Write it so."
-        ) from None
-    with warnings.catch_warnings():  # they come when the path is made
-        warnings.simplefilter("ignore", CineSceneWarning)
-        preset_trajectory(name, amount=amount, num_frames=1)
-    return Move(name, amount)
-
-
-def _read_path(path: Path, lens: float | None) -> Trajectory:
-    """A path from its file that the model can follow."""
-    trajectory = load_trajectory(path, fov_degrees=lens)
-    check_num_frames(len(trajectory))
-    check_one_lens(trajectory)
-    return trajectory
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) > MAX_SEED:
-        raise ValueError(f"a seed is a whole number from 0 to {MAX_SEED}; got {text!r}.")
-    return int(text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = _SIZE.fullmatch(text)
-    if not found:
-        raise ValueError(f"a size is width x height in pixels, such as 672x384; got {text!r}.")
-    width, height = int(found[1]), int(found[2])
-    check_video_size(width, height)
-    return width, height
-
-
-def _frames(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(f"frames is a whole number, 4n + 1; got {text!r}.")
-    check_num_frames(int(text))
-    return int(text)
-
-
-def _lens(text: str) -> float:
-    try:
-        degrees = float(text)
-    except ValueError:
-        degrees = math.nan
-    if not 0 < degrees < 180:
-        raise ValueError(f"a lens is degrees across, between 0 and 180; got {text!r}.")
-    return degrees
-
-
-_CONVERTERS: dict[str, Callable[[str], Any]] = {
-    "name": _name,
-    "prompt": _prompt,
-    "negative": str,
-    "path": _path,
-    "seed": _seed,
-    "size": _size,
-    "frames": _frames,
-    "lens": _lens,
-}
-
-
 # Files
 
 
@@ -286,25 +182,39 @@ def _read_csv(name: str, text: str) -> Iterator[_Entry]:
     try:
         for number, cells in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1):
             cells = [cell.strip() for cell in cells]
-            if not cells:
+            if not any(cells):  # a spreadsheet writes an empty row as commas
                 continue
             if not head:
-                head = cells
+                head = _without_empty_end(cells, 0)
                 continue
             origin = f"{name}, row {number}"
+            cells = _without_empty_end(cells, len(head))
             if len(cells) != len(head):
                 raise FileFormatError(
                     f"{origin}: it has {len(cells)} cells where the head has {len(head)} columns. "
                     'Put texts that hold a comma in double quotes ("a red, old car").'
                 )
-            yield _entry(origin, zip(head, cells, strict=True))
+            for column, (title, cell) in enumerate(zip(head, cells, strict=True), 1):
+                if cell and not title:
+                    raise FileFormatError(
+                        f"{origin}: it has {quoted(cell)} in column {column}, which the head leaves without a name. "
+                        "Name the column, or empty the cell."
+                    )
+            yield _entry(origin, (pair for pair in zip(head, cells, strict=True) if pair[0]))
     except csv.Error as error:
         raise FileFormatError(f"{name} is not a CSV file that can be read: {error}. Export it again.") from error
 
 
+def _without_empty_end(cells: list[str], length: int) -> list[str]:
+    """Leave out empty cells at the end, down to a number of cells."""
+    while len(cells) > length and not cells[-1]:
+        cells = cells[:-1]
+    return cells
+
+
 def _read_json(name: str, text: str) -> Iterator[_Entry]:
     try:
-        entries = json.loads(text, object_pairs_hook=_Pairs)
+        entries = json.loads(text, object_pairs_hook=_Pairs, parse_int=str)  # a cell is what is written
     except json.JSONDecodeError as error:
         raise FileFormatError(
             f"{name} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}. Export it again."
@@ -353,19 +263,37 @@ def _read_yaml(name: str, text: str) -> Iterator[_Entry]:
             raise _no_row(origin)
         cells: list[tuple[str, str]] = []
         for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
-                raise _no_cell(origin, str(key.value))
+            if not isinstance(key, yaml.ScalarNode):
+                raise FileFormatError(
+                    f"{origin}: a column's name is one word, and one here is a list or an object. Write it so."
+                )
+            if not isinstance(value, yaml.ScalarNode):
+                raise _no_cell(origin, key.value)
             cells.append((key.value, "" if value.tag.endswith(":null") else value.value))
         yield _entry(origin, cells)
 
 
 def _entry(origin: str, pairs: Iterable[tuple[str, str]]) -> _Entry:
     cells: dict[str, str] = {}
-    for column, text in pairs:
+    for title, text in pairs:
+        column = title.strip().casefold()
         if column in cells:
             raise FileFormatError(f"{origin}: the column '{column}' stands twice. Remove one of them.")
+        with _named(f"{origin}, column '{column}'"):
+            _check_unicode(text)
         cells[column] = text.strip()
     return _Entry(origin, cells)
+
+
+def _check_unicode(text: str) -> None:
+    """Require a text that a file can hold: an escape may write one half of a character alone."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise ValueError(
+            f"character {error.start + 1} is {half!r}, half of a character, which no file can hold. Write it whole."
+        ) from None
 
 
 def _no_list(name: str) -> FileFormatError:

@@ -26,6 +26,9 @@ WRAPPERS = ("model.diffusion_model.", "diffusion_model.", "module.", "model.")
 STATE_DICT_KEYS = ("state_dict", "model", "module")
 """Keys under which PyTorch trainers keep the state dict."""
 
+DOWNLOAD = "Download it again."
+"""What to do about a damaged file that came from elsewhere."""
+
 _BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -89,13 +92,14 @@ class Header:
         return replace(self, tensors={name: info for name, info in self.tensors.items() if name not in names})
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
+def read_header(path: str | os.PathLike[str], remedy: str = DOWNLOAD) -> Header:
     """Read what a model file holds, without its values.
 
     A safetensors header is checked against the file's size, so a broken download is found here.
 
     Args:
         path: a .safetensors file, or a PyTorch file (.pt, .pth, .ckpt). The content decides, not the suffix.
+        remedy: what a sentence about a damaged file ends with.
 
     Raises:
         CheckpointError: no such file, not a model file, damaged, or one that needs code to be
@@ -109,14 +113,14 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     with path.open("rb") as file:
         start = file.read(512)
     if start[8:9] == b"{":
-        return _read_safetensors_header(path)
+        return _read_safetensors_header(path, remedy)
     if start.startswith(b"GGUF"):
         return Header(path, {}, {}, "gguf")
     if start.startswith(b"PK\x03\x04"):
         found = _open_torch_file(path)
         infos = {name: TensorInfo(_dtype_name(value), tuple(value.shape)) for name, value in found.items()}
         return Header(path, {}, _unwrapped(infos), "torch")
-    raise CheckpointError(f"{path.name} {_foreign_content(start, path)}")
+    raise CheckpointError(f"{path.name} {_foreign_content(start, path, remedy)}")
 
 
 def load_tensors(
@@ -183,16 +187,15 @@ def _unwrapped(named: Mapping[str, Value]) -> dict[str, Value]:
     return {name.removeprefix(prefix): value for name, value in named.items()}
 
 
-def _read_safetensors_header(path: Path) -> Header:
+def _read_safetensors_header(path: Path, remedy: str) -> Header:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER_BYTES:
             raise CheckpointError(
-                f"{path.name} is not a safetensors file, or a damaged one: its header claims {length:,} bytes. "
-                "Download it again."
+                f"{path.name} is not a safetensors file, or a damaged one: its header claims {length:,} bytes. {remedy}"
             )
-        _check_complete(path, size, 8 + length)
+        _check_complete(path, size, 8 + length, remedy)
         text = file.read(length)
     try:
         entries: dict[str, Any] = json.loads(text)
@@ -200,19 +203,19 @@ def _read_safetensors_header(path: Path) -> Header:
         tensors = {name: TensorInfo(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
         end = _end_of_data(entry["data_offsets"] + [tensors[name]] for name, entry in entries.items())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} has a damaged safetensors header ({error}). Download it again.") from error
-    _check_complete(path, size, 8 + length + end)
+        raise CheckpointError(f"{path.name} has a damaged safetensors header ({error}). {remedy}") from error
+    _check_complete(path, size, 8 + length + end, remedy)
     if size > 8 + length + end:
         raise CheckpointError(
-            f"{path.name} is damaged: {size - 8 - length - end:,} bytes follow the last tensor. Download it again."
+            f"{path.name} is damaged: {size - 8 - length - end:,} bytes follow the last tensor. {remedy}"
         )
     return Header(path, metadata, _unwrapped(tensors))
 
 
-def _check_complete(path: Path, size: int, needed: int) -> None:
+def _check_complete(path: Path, size: int, needed: int, remedy: str) -> None:
     if size < needed:
         raise CheckpointError(
-            f"{path.name} is truncated: {needed - size:,} of its {needed:,} bytes are missing. Download it again."
+            f"{path.name} is truncated: {needed - size:,} of its {needed:,} bytes are missing. {remedy}"
         )
 
 
@@ -243,7 +246,7 @@ def _open_torch_file(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged archive can fail in any way
         raise CheckpointError(
             f"{path.name} is a zip archive, but not a complete PyTorch file: truncated, damaged, or something else. "
-            "Download it again."
+            f"{DOWNLOAD}"
         ) from error
     while isinstance(loaded, dict) and (
         inner := [loaded[k] for k in STATE_DICT_KEYS if isinstance(loaded.get(k), dict)]
@@ -261,11 +264,11 @@ def _dtype_name(tensor: Tensor) -> str:
     return _DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
 
 
-def _foreign_content(start: bytes, path: Path) -> str:
+def _foreign_content(start: bytes, path: Path, remedy: str) -> str:
     """What a file that is no model seems to be, and what to do."""
     text = start.lstrip().lower()
     if not start:
-        return "is empty. Download it again."
+        return f"is empty. {remedy}"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "is a web page, not a model: the site sent its login or licence page. Download the file itself."
     if text.startswith(b"version https://git-lfs"):
@@ -273,7 +276,7 @@ def _foreign_content(start: bytes, path: Path) -> str:
         real = f" of {int(size[1]):,} bytes" if size else ""
         return f"is a Git LFS pointer to a file{real}, not the file. Run 'git lfs pull', or download the file."
     if not start.strip(b"\0"):
-        return "starts with zeros only: an unfinished download. Download it again."
+        return f"starts with zeros only: an unfinished file. {remedy}"
     if start[0] == 0x80 and start[1] in range(2, 6):
         return "is a pickle in PyTorch's old format, which can run code and was not opened. Use a .safetensors file."
     return f"is neither safetensors nor PyTorch ({path.stat().st_size:,} bytes). Use a .safetensors file."

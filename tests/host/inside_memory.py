@@ -31,22 +31,28 @@ CARD, GIB = torch.device("cuda:0"), 2**30
 def main() -> dict[str, Any]:
     asyncio.run(host_nodes.load_custom_node(str(BASE / "custom_nodes" / "ComfyUI-CineScene")))
     pack = next(module for module in sys.modules if module.endswith("ComfyUI-CineScene"))
-    loaders, sampler = sys.modules[f"{pack}.nodes.loaders"], sys.modules[f"{pack}.nodes.sampler"]
+    loaders, memory = sys.modules[f"{pack}.nodes.loaders"], sys.modules[f"{pack}.nodes.memory"]
     report: dict[str, Any] = {}
     model = loaders.open_transformer(folder_paths.get_full_path_or_raise("diffusion_models", "tiny_cached.safetensors"))
-    report["large card"] = loaders.memory_note(model, CARD, 80 * GIB)
-    report["small card"] = loaders.memory_note(model, CARD, GIB // 16)
+    report["large card"] = memory.memory_note(model, CARD, 80 * GIB)
+    report["small card"] = memory.memory_note(model, CARD, GIB // 16)
     positive = [[torch.zeros(1, 5, 64), {"cinescene_latents": torch.zeros(1, 3, 16, 8, 16)}]]
-    latent = {"samples": torch.zeros(1, 16, 2, 8, 16)}
     sys.modules[f"{pack}.cinescene_core.memory.advice"].free_bytes = lambda device: 3 * 2**20
-    for name, error in (("out of memory", torch.OutOfMemoryError("CUDA")), ("another error", RuntimeError("another"))):
+
+    def caught(error: Exception, guided: bool = False, size: tuple[int, ...] = (1, 16, 2, 8, 16)) -> RuntimeError:
+        latent = {"samples": torch.zeros(size)}
         try:
-            with sampler.told_of_memory(model, positive, latent, CARD):
+            with memory.explaining_shot_memory(model, positive, latent, CARD, guided=guided):
                 raise error
-        except RuntimeError as caught:
-            report[name] = (
-                [str(caught), comfy.model_management.is_oom(caught)] if name == "out of memory" else str(caught)
-            )
+        except RuntimeError as error:
+            return error
+
+    full = torch.OutOfMemoryError("CUDA")
+    known = caught(full)
+    report["out of memory"] = [str(known), comfy.model_management.is_oom(known)]
+    report["guided"], report["three, guided"] = str(caught(full, True)), str(caught(full, True, (3, 16, 2, 8, 16)))
+    report["another error"] = str(caught(RuntimeError("another")))
+    report["unknown shape"] = str(caught(full, size=(1, 4, 8, 16)))
     return report
 
 

@@ -31,3 +31,12 @@ def test_a_sampler_without_memory_names_need_and_change_and_the_host_still_knows
     )
     assert host_knows
     assert said["another error"] == "another"
+
+
+def test_a_batch_and_both_branches_of_guidance_count(said):
+    for name, videos in (("guided", 2), ("three, guided", 6)):
+        assert f": {videos} videos of 5 frames of 128 x 64 pixels with 3 views take " in said[name]
+
+
+def test_a_latent_that_cannot_be_planned_leaves_the_hosts_own_words(said):
+    assert said["unknown shape"] == "CUDA"

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from cinescene_core.checks import CheckpointError, FileFormatError
-from cinescene_core.pipeline import load_nano
+from cinescene_core.loading import load_nano
 from cinescene_core.weights import nano_path, read_bundle_part, save_bundle
 from cinescene_core.weights.vae_keys import has_diffusers_names, to_diffusers
 from cinescene_training.config import EncodersConfig, SourceConfig, as_record
