@@ -77,7 +77,7 @@ def main() -> None:
         f"""# First-block cache
 
 {datetime.date.today()}, {options.threads} threads of a {platform.machine()} CPU, torch {torch.__version__}.
-{config.base_model}: {sizes.num_layers} blocks of width {sizes.width}, context {config.context_attention},
+{"The embedded model" if options.model is None else options.model.name}: {sizes.num_layers} blocks of width {sizes.width}, context {config.context_attention},
 {config.num_frames} frames of {config.width} x {config.height}, {options.steps} steps with guidance.
 {"" if config.scene_trained else newline + UNTRAINED + newline}
 | threshold | forwards ended behind the first block | sampling, s | times faster | PSNR to the uncached shot, dB |
