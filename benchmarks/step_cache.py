@@ -72,12 +72,13 @@ def main() -> None:
     models = load_nano(options.model)
     sizes, config = models.transformer.config, models.config
     rows = measure(models, encode_place(models, load_panorama(example_panorama_path())), options.steps)
+    name = "The embedded model" if options.model is None else options.model.name
     newline = "\n"
     RESULT.write_text(
         f"""# First-block cache
 
 {datetime.date.today()}, {options.threads} threads of a {platform.machine()} CPU, torch {torch.__version__}.
-{"The embedded model" if options.model is None else options.model.name}: {sizes.num_layers} blocks of width {sizes.width}, context {config.context_attention},
+{name}: {sizes.num_layers} blocks of width {sizes.width}, context {config.context_attention},
 {config.num_frames} frames of {config.width} x {config.height}, {options.steps} steps with guidance.
 {"" if config.scene_trained else newline + UNTRAINED + newline}
 | threshold | forwards ended behind the first block | sampling, s | times faster | PSNR to the uncached shot, dB |
