@@ -13,8 +13,8 @@ import cinescene_core.weights.transformer as core_transformer
 from cinescene_core.checks import CheckpointError, CineSceneWarning
 from cinescene_core.cli import main as cinescene
 from cinescene_core.context import temporal_positions
-from cinescene_core.panorama import example_panorama_path
 from cinescene_core.loading import load_nano
+from cinescene_core.panorama import example_panorama_path
 from cinescene_core.video import load_video
 from cinescene_core.weights import FileKind, identify, load_transformer, nano_path, read_bundle_part, read_header
 from cinescene_training.building import build_network
