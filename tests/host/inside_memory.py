@@ -49,7 +49,7 @@ def main() -> dict[str, Any]:
 
     full = torch.OutOfMemoryError("CUDA")
     known = caught(full)
-    report["out of memory"] = [str(known), comfy.model_management.is_oom(known)]
+    report["out of memory"] = [str(known), isinstance(known, comfy.model_management.OOM_EXCEPTION)]
     report["guided"], report["three, guided"] = str(caught(full, True)), str(caught(full, True, (3, 16, 2, 8, 16)))
     report["another error"] = str(caught(RuntimeError("another")))
     report["unknown shape"] = str(caught(full, size=(1, 4, 8, 16)))
