@@ -17,7 +17,7 @@ MAX_VIEWS = 40
 """Most views a scene may have; the paper uses 20."""
 UNTRAINED = (
     "These weights are untrained: they show that every stage runs and what it costs. "
-    "The picture they make is noise, not film."
+    "The picture they make is noise, not film, and follows neither prompt nor camera."
 )
 """What users read wherever the weights were never trained to read a scene."""
 
@@ -110,6 +110,7 @@ class SamplingConfig:
 
 
 AttentionBackend = Literal["sdpa", "sage", "flash"]
+ATTENTION_BACKENDS: tuple[AttentionBackend, ...] = ("sdpa", "sage", "flash")
 CacheType = Literal["float32", "bfloat16", "float16", "float8"]
 """How a scene cache is stored; `float8` is e4m3 with one scale per head."""
 CACHE_TYPES: tuple[CacheType, ...] = ("float32", "bfloat16", "float16", "float8")
@@ -136,6 +137,7 @@ class SpeedConfig:
     cache_place: CachePlace = "device"
 
     def __post_init__(self) -> None:
+        check_choice("SpeedConfig.attention", self.attention, ATTENTION_BACKENDS)
         if self.select_views is not None and not 0 <= self.select_views < 1:
             raise ValueError(
                 "SpeedConfig.select_views is the share of a view that a path must see, from 0 to below 1; got "

@@ -88,8 +88,8 @@ def encode_place(
     tell = on_progress or silent
     meter = meter or CostMeter(device)
     if isinstance(place, Tensor):
-        with meter.stage("views"):
-            config = view_config or models.view_config()
+        config = view_config or models.view_config()
+        with explaining_memory(models, cut_size(models, config), "cpu", "views"), meter.stage("views"):
             place = slice_panorama(place, config, on_view=lambda done, total: tell("views", done, total))
     vggt_size = (models.config.vggt_width, models.config.vggt_height)
     kept = None if folder is None else kept_scene_path(folder, place, models.vggt, models.vae, vggt_size)
@@ -200,6 +200,7 @@ def generate(
     check_inputs(models, place, prompt, trajectory, view_config)
     speed = speed or SpeedConfig()
     check_speed(models, place, speed, device)
+    check_given_cache(cache, speed)
     check_sharing(ranks, speed.step_cache is not None, speed.compiled)
     if speed.compiled:
         compile_blocks(models.transformer.blocks)
@@ -294,6 +295,26 @@ def check_speed(models: Models, place: Tensor | Views | Scene, speed: SpeedConfi
     check_attention(speed.attention, device, models.transformer.patch_embedding.weight.dtype, compiled=speed.compiled)
 
 
+def check_given_cache(cache: SceneCache | None, speed: SpeedConfig) -> None:
+    """Require a cache that is kept as the settings ask for one, where both are given.
+
+    Raises:
+        TypeError: it is no cache.
+        ValueError: it is kept in another way.
+    """
+    if cache is None:
+        return
+    if not isinstance(cache, SceneCache):
+        raise TypeError(f"cache must be a SceneCache; got {type(cache).__name__}. Open a file with load_scene_cache.")
+    stored, place = cache.identity.stored, cache.place
+    if speed.cache_type not in (None, stored) or (speed.cache_place != "device" and speed.cache_place != place):
+        raise ValueError(
+            f"The scene cache that was given is {stored} on the {place}, but SpeedConfig asks for "
+            f"{speed.cache_type or stored} on the {speed.cache_place}. Leave the settings out, or make such a cache "
+            "with cache_scene."
+        )
+
+
 def _slotted(models: Models, scene: Scene, num_frames: int, shuffle_seed: int | None) -> Context:
     """The scene as shots of that length and order read it."""
     order = None if shuffle_seed is None else shuffled_order(len(scene.views), shuffle_seed)
@@ -314,6 +335,13 @@ def shot_size(
         height=height,
         stored=speed.cache_type,
         place=speed.cache_place,
+    )
+
+
+def cut_size(models: Models, config: ViewConfig) -> ShotSize:
+    """What decides how much memory it takes to cut a panorama."""
+    return dataclasses.replace(
+        ShotSize.trained(models.config), num_views=config.num_views, width=config.width, height=config.height
     )
 
 

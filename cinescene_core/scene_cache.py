@@ -44,7 +44,11 @@ class CacheIdentity:
     model: str
     """`weights_digest` of the transformer."""
     scene: str
-    """`context_digest`: the scene's values, order and temporal positions."""
+    """`scene_digest` of the context."""
+    order: str
+    """Which view stands in which slot: "0 3 1"."""
+    positions: str
+    """First and last temporal position of the views' images and features: they stand behind the video's frames."""
     context_attention: ContextAttention
     """The mode it was computed in."""
     stored: CacheType
@@ -217,7 +221,9 @@ def build_scene_cache(
         blocks.append(block if place == "device" else StoredBlock(*(tensor.moved(_to_host) for tensor in block)))
     identity = CacheIdentity(
         model=weights_digest(model),
-        scene=context_digest(context),
+        scene=scene_digest(context),
+        order=order_words(context),
+        positions=position_words(context),
         context_attention=context_attention,
         stored=stored,
     )
@@ -236,7 +242,9 @@ def check_scene_cache(
     for what, found, wanted in (
         ("in the context mode", made.context_attention, context_attention),
         ("by the model", made.model, weights_digest(model)),
-        ("of the scene, order and number of frames", made.scene, context_digest(context)),
+        ("of the scene", made.scene, scene_digest(context)),
+        ("of its views in the order", made.order, order_words(context)),
+        ("for another number of frames: with the scene at", made.positions, position_words(context)),
     ):
         if found != wanted:
             raise CheckpointError(
@@ -331,10 +339,21 @@ def weights_digest(model: nn.Module) -> str:
     return content_digest(torch.cat(samples).cpu(), torch.tensor(list(shapes.encode()), dtype=torch.uint8))[:16]
 
 
-def context_digest(context: Context) -> str:
-    """16 hex digits over a context's values, order and positions."""
-    positions = torch.cat([context.view_positions, context.feature_positions])
-    return content_digest(context.latents, context.features, positions)[:16]
+def scene_digest(context: Context) -> str:
+    """16 hex digits over a scene's latents and features, whatever their order."""
+    places = torch.tensor(context.order).argsort()
+    return content_digest(context.latents[places], context.features[places])[:16]
+
+
+def order_words(context: Context) -> str:
+    """Which view stands in which slot of a context: "0 3 1"."""
+    return " ".join(str(view) for view in context.order)
+
+
+def position_words(context: Context) -> str:
+    """The temporal positions of a context's slots: "20 to 39 and 40 to 59"."""
+    ends = [(int(slots.min()), int(slots.max())) for slots in (context.view_positions, context.feature_positions)]
+    return " and ".join(f"{first} to {last}" for first, last in ends)
 
 
 def _type_name(dtype: torch.dtype) -> CacheType:

@@ -56,7 +56,7 @@ class ViewSelection:
         saved = 1 - self.kept.flop / self.whole.flop
         return (
             f"{len(self.slots)} of {len(self.shares)} views are read on this path: {self.kept.context_tokens:,} of "
-            f"{self.whole.context_tokens:,} scene tokens, {self.kept.flop / 1e9:,.1f} of {self.whole.flop / 1e9:,.1f} "
+            f"{self.whole.context_tokens:,} scene tokens, {self.kept.flop / 1e9:,.4g} of {self.whole.flop / 1e9:,.4g} "
             f"GFLOP per forward ({saved:.0%} less)"
         )
 

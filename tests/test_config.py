@@ -156,6 +156,7 @@ def test_a_bad_record_is_refused_by_field(text, sentence):
         ({"select_views": -0.1}, r"from 0 to below 1; got -0\.1\. Use 0 to leave out only what is never seen"),
         ({"select_views": 1.0}, r"from 0 to below 1; got 1\."),
         ({"select_views": float("nan")}, r"from 0 to below 1; got nan"),
+        ({"attention": "xformers"}, r"SpeedConfig\.attention must be one of sdpa, sage, flash; got 'xformers'"),
         ({"step_cache": 0.0}, r"SpeedConfig\.step_cache must be a positive number; got 0\.0"),
         ({"cache_type": "fp8"}, r"cache_type must be one of float32, bfloat16, float16, float8; got 'fp8'"),
         ({"cache_place": "disk"}, r"cache_place must be one of device, host; got 'disk'"),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,12 +83,18 @@ def test_attention_stores_no_scores():
 
 def run_stages(device: str) -> tuple[int, list[tuple[str, str | None, str, int, int]]]:
     """Bytes of the process without networks; mode, type of the cache, stage, measured and predicted bytes."""
+    found = run_alone("memory_stages.py", device)
+    return found["process"], [tuple(row) for row in found["stages"]]
+
+
+def run_alone(script: str, *arguments: str) -> Any:
+    """What a script beside this file prints in a process of its own."""
     folder = Path(__file__).parent
     # Blocks of 256 KiB and more come straight from the system and go back to it, as all large tensors of a full-size
     # shot do: by default the C library decides so from 32 MiB, and keeps smaller ones in reserve.
     settings = {"MALLOC_MMAP_THRESHOLD_": str(2**18), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(folder / "memory_stages.py"), device],
+        [sys.executable, str(folder / script), *arguments],
         env=os.environ | settings | {"PYTHONPATH": os.pathsep.join([str(folder.parent), *sys.path])},
         capture_output=True,
         text=True,
@@ -95,8 +102,13 @@ def run_stages(device: str) -> tuple[int, list[tuple[str, str | None, str, int, 
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    return found["process"], [tuple(row) for row in found["stages"]]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux forgets a peak of resident memory")
+def test_cutting_a_panorama_takes_what_was_predicted_within_15_percent():
+    for measured, predicted in run_alone("memory_cutting.py"):
+        assert predicted == pytest.approx(measured, rel=0.15)
 
 
 def check_stages(process: int, expected: int, rows: list[tuple[str, str | None, str, int, int]]) -> None:

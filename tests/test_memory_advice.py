@@ -226,3 +226,12 @@ def test_nothing_is_planned_while_memory_lasts(monkeypatch):
     monkeypatch.setattr(advice, "predict_memory", lambda *_: pytest.fail("planned"))
     with explaining_out_of_memory(lambda: pytest.fail("sized"), lambda: SMALL, "cpu", "sampling"):
         pass
+
+
+def test_a_panorama_that_cannot_be_cut_for_want_of_memory_says_what_it_needs(models, monkeypatch):
+    def fails(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(cinescene_core.pipeline, "slice_panorama", fails)
+    with pytest.raises(OutOfMemory, match=r"^Out of memory in stage 'views': 17 frames of 4096 x 4096 pixels with 20"):
+        encode_place(models, torch.zeros(8, 16, 3), view_config=models.view_config(width=4096, height=4096))

@@ -1,6 +1,7 @@
 """The stages as one function, on the embedded model, and on small files of the full-size layouts."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -107,7 +108,7 @@ def test_one_cache_serves_every_prompt_seed_and_path(models, trajectory, shot, m
     assert torch.equal(again.latents, fresh.latents)
     made = cache_scene(cached, shot.scene, 5)
     assert made.identity == first.cache.identity
-    with pytest.raises(CheckpointError, match="made of the scene, order and number of frames"):
+    with pytest.raises(CheckpointError, match="made of its views in the order 0 1 2"):
         generate(cached, shot.scene, PROMPT, path, sampling=SAMPLING, shuffle_seed=1, cache=made)
 
 
@@ -120,6 +121,17 @@ def test_a_scene_cache_is_kept_as_it_is_asked_for(models, trajectory, shot, sett
     assert (kept.identity.stored, kept.place) == (setting.get("cache_type", "float32"), speed.cache_place)
     with pytest.raises(ValueError, match=r"context_attention 'joint', which has none\. Leave them out"):
         generate(models, shot.scene, PROMPT, trajectory, sampling=SAMPLING, speed=speed)
+
+
+def test_a_cache_that_is_kept_in_another_way_than_asked_for_is_refused(models, trajectory, shot):
+    cached = dataclasses.replace(models, config=dataclasses.replace(models.config, context_attention="cached"))
+    film = functools.partial(generate, cached, shot.scene, PROMPT, trajectory, sampling=SAMPLING)
+    cache = cache_scene(cached, shot.scene, 5)
+    for speed in (SpeedConfig(cache_type="float8"), SpeedConfig(cache_place="host")):
+        with pytest.raises(ValueError, match=r"given is float32 on the device, but SpeedConfig asks for .* Leave the"):
+            film(cache=cache, speed=speed)
+    with pytest.raises(TypeError, match=r"must be a SceneCache; got str\. Open a file with load_scene_cache"):
+        film(cache="place.safetensors")
 
 
 def test_a_shots_attention_is_its_own(models, trajectory, shot, monkeypatch):

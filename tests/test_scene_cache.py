@@ -156,10 +156,22 @@ def test_a_cache_serves_nothing_else(model, given):
     later = dataclasses.replace(
         context, view_positions=context.view_positions + 1, feature_positions=context.feature_positions + 1
     )
-    for changed in (context_of(given, (0, 2, 1, 3)), dataclasses.replace(context, latents=context.latents + 1), later):
-        with pytest.raises(
-            CheckpointError, match=r"made of the scene, order and number of frames .*Make the cache again"
-        ):
+    swapped = [0, 2, 1, 3]
+    reordered = dataclasses.replace(
+        context, order=tuple(swapped), latents=context.latents[swapped], features=context.features[swapped]
+    )
+    for changed, sentence in (
+        (
+            dataclasses.replace(context, latents=context.latents + 1),
+            r"made of the scene [0-9a-f]{16}, but the shot needs",
+        ),
+        (reordered, r"made of its views in the order 0 1 2 3, but the shot needs 0 2 1 3"),
+        (
+            later,
+            r"for another number of frames: with the scene at (\d+) to .*, but the shot needs .*Make the cache again",
+        ),
+    ):
+        with pytest.raises(CheckpointError, match=sentence):
             check_scene_cache(cache, model, changed, "cached")
 
 

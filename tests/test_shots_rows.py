@@ -146,7 +146,10 @@ GOOD = f"{HEAD}\na,a dog,static\n"
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("name,prompt,path,sead\na,a dog,static,1\n", r"row 2: a column must be one of name, .*; got 'sead'\. Did .*"),
+        ("name\tprompt\tpath\na\ta dog\tstatic\n", r"row 1: the columns are separated by tabs\. Save it with commas"),
+        ("sep=;\nname;prompt;path\na;a dog;static\n", r"row 1: 'sep=' is a note .* Remove that line"),
+        ("name,prompt,path\na,a dog,turn.json 40\n", r"a path file has its own amount; got 'turn.json 40'\. Leave out"),
+        ("name,prompt,path,sead\na,a dog,static,1\n", r"row 1: a column must be one of name, .*; got 'sead'\. Did .*"),
         ("name,prompt,seed\na,a dog,1\n", r"shots\.csv, row 2, column 'path': it is empty\. Fill it in"),
         (f"{HEAD}\n,a dog,static\n", r"row 2, column 'name': it is empty"),
         (f"{HEAD},seed,seed\na,a dog,static,1,2\n", r"row 2: the column 'seed' stands twice"),

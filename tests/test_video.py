@@ -2,7 +2,9 @@
 
 import builtins
 import errno
+import hashlib
 import os
+import random
 import re
 from fractions import Fraction
 
@@ -323,3 +325,15 @@ def test_a_full_disk_leaves_no_half_picture(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"Cannot write .*a\.png: the disk is full"):
         save_image(torch.zeros(4, 4, 3), tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_videos_of_the_same_frames_are_the_same_files(tmp_path):
+    """Whatever lay in memory before: x264's macroblock tree reads of it, and is switched off."""
+    frames, sizes = torch.rand(5, 64, 112, 3, generator=torch.Generator().manual_seed(0)), random.Random(0)
+    digests = set()
+    for _ in range(40):
+        kept = [np.full(sizes.randint(1000, 200_000), sizes.randint(0, 255), np.uint8) for _ in range(20)]
+        del kept[::2]
+        save_video(frames, tmp_path / "a.mp4", 8.0)
+        digests.add(hashlib.sha256((tmp_path / "a.mp4").read_bytes()).hexdigest())
+    assert len(digests) == 1

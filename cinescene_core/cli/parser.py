@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config import CACHE_PLACES, CACHE_TYPES, CineSceneConfig, SamplingConfig, ViewConfig
+from ..config import ATTENTION_BACKENDS, CACHE_PLACES, CACHE_TYPES, CineSceneConfig, SamplingConfig, ViewConfig
 from ..devices import default_device
-from ..models.attention import BACKENDS
 from ..shots.rows import COLUMNS
 from ..trajectory import EASINGS, PRESETS
 from . import commands
@@ -190,7 +189,7 @@ def add_speed(parser: Options) -> None:
     """What makes a shot take less time or memory: the fields of `SpeedConfig`."""
     parser.add_argument(
         "--attention",
-        choices=BACKENDS,
+        choices=ATTENTION_BACKENDS,
         default="sdpa",
         help="PyTorch's own attention (default), or SageAttention or FlashAttention, where installed",
     )

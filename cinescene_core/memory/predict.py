@@ -33,9 +33,9 @@ from ..scene import PIXELS_AT_ONCE
 from ..scene_cache import CacheIdentity, SceneCache, StoredBlock, StoredTensor
 from .live import peak_bytes
 
-Stage = Literal["text encoder", "VGGT", "VAE encoder", "scene cache", "sampling", "VAE decoder"]
+Stage = Literal["views", "text encoder", "VGGT", "VAE encoder", "scene cache", "sampling", "VAE decoder"]
 STAGES: tuple[Stage, ...] = ("text encoder", "VGGT", "VAE encoder", "scene cache", "sampling", "VAE decoder")
-"""In the order in which they run."""
+"""Those of networks, in the order in which they run."""
 PROCESS_BYTES = 480 * 2**20
 """Python with torch for the CPU, diffusers and transformers at work, without any network, on Linux.
 
@@ -47,6 +47,8 @@ UMT5_XXL_BYTES = 11_361_820_672
 UMT5_XXL_HEADS = 64
 FLOAT = 4
 """Bytes."""
+CUTTING = 9
+"""Numbers per pixel of one view that cutting it out of a panorama takes for the moment, measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +135,9 @@ def predict_memory(
 ) -> list[StageMemory]:
     """What each stage of a shot takes: of a card, or of the whole process on the CPU.
 
-    Not counted is what allocators keep in reserve. On the CPU that is little where tensors are larger than
-    32 MB, as at full size, and as much again where they are smaller.
+    Not counted are the panorama that views are cut from, of which a copy is made, and what allocators keep in
+    reserve. On the CPU that is little where tensors are larger than 32 MB, as at full size, and as much again where
+    they are smaller.
 
     Args:
         networks: their sizes.
@@ -223,6 +226,7 @@ def _vae(networks: Networks) -> WanAutoencoder:
 MADE: dict[str, Callable[[Networks], nn.Module]] = {"vggt": _vggt, "vae": _vae, "transformer": _transformer}
 """How the networks are made without values."""
 USED: dict[Stage, tuple[str, ...]] = {
+    "views": (),
     "text encoder": ("text",),
     "VGGT": ("vggt", "vae"),
     "VAE encoder": ("vggt", "vae"),
@@ -239,6 +243,8 @@ def _working(networks: Networks, shot: ShotSize, stage: Stage, on_cpu: bool) -> 
     # The scene, and its context as the transformer reads it.
     scene = _scene_bytes(networks, shot) + images + _tokens_bytes(networks, shot) if on_cpu else 0
     cache = scene_cache_bytes(networks, shot) if on_cpu or shot.place == "device" else 0
+    if stage == "views":
+        return images + CUTTING * shot.height * shot.width * FLOAT
     if stage == "text encoder":
         # Scores of attention three times: raw, with positions, and as weights.
         return images + 3 * networks.text_heads * MAX_TOKENS**2 * 2
@@ -328,7 +334,9 @@ def _transformer_peak(networks: Networks, shot: ShotSize, samples: bool, num_lay
         if mode == "joint":
             scene = _embedded(model, networks, shot)
         elif kept_here:
-            identity = CacheIdentity(model="", scene="", context_attention=mode, stored=shot.stored or "bfloat16")
+            identity = CacheIdentity(
+                model="", scene="", order="", positions="", context_attention=mode, stored=shot.stored or "bfloat16"
+            )
             scene = SceneCache(identity, tuple(_stored_block(networks, shot) for _ in range(num_layers)))
         else:
             scene = _HostCache(elsewhere)

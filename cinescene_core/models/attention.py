@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..config import AttentionBackend
+from ..checks import check_choice
+from ..config import ATTENTION_BACKENDS, AttentionBackend
 from .sequence import Attention
 
 PACKAGES: dict[AttentionBackend, str] = {"sage": "sageattention", "flash": "flash_attn"}
 """What must be installed for a backend; PyTorch's own needs nothing."""
-BACKENDS: tuple[AttentionBackend, ...] = ("sdpa", *PACKAGES)
 
 
 def check_attention(
@@ -47,8 +47,7 @@ def attention_backend(name: AttentionBackend) -> Attention:
     Raises:
         ValueError: an unknown name, or a package that is not installed.
     """
-    if name not in BACKENDS:
-        raise ValueError(f"attention must be one of {list(BACKENDS)}; got {name!r}. Use 'sdpa', PyTorch's own.")
+    check_choice("attention", name, ATTENTION_BACKENDS)
     if name == "sdpa":
         return scaled_dot_product_attention
     package = PACKAGES[name]

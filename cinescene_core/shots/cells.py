@@ -78,12 +78,15 @@ def _path(text: str) -> Move | Path:
     if Path(text).suffix.lower() in PATH_SUFFIXES:
         return Path(text)
     name, *amounts = text.split()
+    if Path(name).suffix.lower() in PATH_SUFFIXES:
+        raise ValueError(f"a path file has its own amount; got {quoted(text)}. Leave out what stands behind {name}.")
     check_choice("a path that is no .json or .npy file", name, PRESETS)
     try:
         (amount,) = map(float, amounts) if amounts else (None,)
     except ValueError:
         raise ValueError(
-            f"a move is a word and at most one number, such as '{name} 40'; got {quoted(text)}. Write it so."
+            f"a move is a word and at most one number, such as '{name} 40' or '{name} 12.5'; got {quoted(text)}. "
+            "Write it so, with a decimal point."
         ) from None
     with warnings.catch_warnings():  # they come when the path is made
         warnings.simplefilter("ignore", CineSceneWarning)

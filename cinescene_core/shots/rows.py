@@ -186,6 +186,7 @@ def _read_csv(name: str, text: str) -> Iterator[_Entry]:
                 continue
             if not head:
                 head = _without_empty_end(cells, 0)
+                _check_head(f"{name}, row {number}", head)
                 continue
             origin = f"{name}, row {number}"
             cells = _without_empty_end(cells, len(head))
@@ -203,6 +204,21 @@ def _read_csv(name: str, text: str) -> Iterator[_Entry]:
             yield _entry(origin, (pair for pair in zip(head, cells, strict=True) if pair[0]))
     except csv.Error as error:
         raise FileFormatError(f"{name} is not a CSV file that can be read: {error}. Export it again.") from error
+
+
+def _check_head(origin: str, head: list[str]) -> None:
+    """Require a head of columns that are known, so that no row is blamed for it.
+
+    Raises:
+        FileFormatError: it is none; the message says what it looks like.
+    """
+    if len(head) == 1 and "\t" in head[0]:
+        raise FileFormatError(f"{origin}: the columns are separated by tabs. Save it with commas or semicolons.")
+    if len(head) == 1 and head[0].startswith("sep="):
+        raise FileFormatError(f"{origin}: {quoted(head[0])} is a note for a spreadsheet program. Remove that line.")
+    for title in filter(None, head):
+        with _named(origin):
+            check_choice("a column", title.casefold(), COLUMNS)
 
 
 def _without_empty_end(cells: list[str], length: int) -> list[str]:
