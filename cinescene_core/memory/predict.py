@@ -47,7 +47,7 @@ UMT5_XXL_BYTES = 11_361_820_672
 UMT5_XXL_HEADS = 64
 FLOAT = 4
 """Bytes."""
-CUTTING = 9
+CUTTING = 7
 """Numbers per pixel of one view that cutting it out of a panorama takes for the moment, measured."""
 
 
